@@ -1,0 +1,492 @@
+"""The embedded server: a PostgreSQL of this machine, started for this checkout, reached by a socket.
+
+It runs as an unprivileged account and nothing it needs lies in the checkout, which that account may not
+be able to read. Everything is below one state directory (TIDEMARK_HOME):
+
+    <home>/<checkout>-<8 hex>/current.json        which of the servers below is meant
+    <home>/<checkout>-<8 hex>/<major>-<edition>/  one server: data/, run/ (socket) and its configuration
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+import os
+import pwd
+import re
+import shutil
+import socket
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import psycopg
+from psycopg import sql
+
+from runner.config import ROOT, setting
+from runner.errors import Problem
+
+MIN_POSTGRES = 15
+MIN_TIMESCALEDB = (2, 19, 3)
+FIRST_PORT = 54320
+START_SECONDS = 60
+SOCKET_PATH_MAX = 100  # bytes; the kernels' own limits are 104 to 108
+GLOBS = ("usr/lib/postgresql/*/bin", "usr/pgsql-*/bin", "usr/local/pgsql/bin",
+         "opt/homebrew/opt/postgresql@*/bin", "usr/local/opt/postgresql@*/bin")
+
+
+@dataclass(frozen=True)
+class Installation:
+    """A PostgreSQL with TimescaleDB; `community` where the TSL module is there too."""
+
+    bindir: Path
+    pkglibdir: Path
+    major: int
+    timescaledb: str
+    community: bool
+
+    @property
+    def editions(self) -> tuple[str, ...]:
+        """The editions this build can be started as."""
+        return ("apache", "community") if self.community else ("apache",)
+
+
+class NoInstallation(Problem):
+    """No usable PostgreSQL with TimescaleDB on this machine: what `runner.provision` is for."""
+
+
+def version_tuple(version: str) -> tuple[int, ...]:
+    """`2.19.3+dfsg-1` as (2, 19, 3)."""
+    return tuple(int(n) for n in re.findall(r"\d+", version)[:3])
+
+
+def _inspect(bindir: Path) -> Installation | str:
+    """The installation at `bindir`, or in words why it cannot be used."""
+    if not all((bindir / name).exists() for name in ("postgres", "initdb", "pg_ctl", "pg_config")):
+        return f"no PostgreSQL server in {bindir}"
+    try:
+        out = subprocess.run([bindir / "pg_config", "--version", "--pkglibdir", "--sharedir"],
+                             capture_output=True, text=True, check=True).stdout
+    except (OSError, subprocess.CalledProcessError) as error:
+        return f"{bindir}/pg_config does not run: {error}"
+    version, libdir, sharedir = out.splitlines()
+    major = int(re.search(r"\d+", version)[0])
+    if major < MIN_POSTGRES:
+        return f"PostgreSQL {major} in {bindir} is older than {MIN_POSTGRES}"
+    control = Path(sharedir, "extension", "timescaledb.control")
+    found = re.search(r"default_version\s*=\s*'([^']+)'", control.read_text()) if control.is_file() else None
+    if not found:
+        return f"PostgreSQL {major} in {bindir} has no TimescaleDB"
+    if version_tuple(found[1]) < MIN_TIMESCALEDB:
+        oldest = ".".join(map(str, MIN_TIMESCALEDB))
+        return f"TimescaleDB {found[1]} for {bindir} is older than {oldest}"
+    community = any(Path(libdir).glob(f"timescaledb-tsl-{found[1]}.*"))
+    return Installation(bindir, Path(libdir), major, found[1], community)
+
+
+def _candidates() -> list[Path]:
+    on_path = shutil.which("pg_config")
+    paths = [p for pattern in GLOBS for p in Path("/").glob(pattern)]
+    if on_path:
+        found = subprocess.run([on_path, "--bindir"], capture_output=True, text=True)
+        paths += [Path(line) for line in found.stdout.splitlines()[:1]]
+    return list(dict.fromkeys(path.resolve() for path in paths))
+
+
+def installations() -> list[Installation]:
+    """Every usable PostgreSQL on the machine, best first; with TIDEMARK_PG_BIN set, only that one."""
+    chosen = setting("TIDEMARK_PG_BIN")
+    if chosen:
+        found = _inspect(Path(chosen))
+        if isinstance(found, str):
+            raise Problem("TIDEMARK_PG_BIN cannot be used", detail=found, exit_code=2,
+                          hint="point it at the bin directory of a PostgreSQL with TimescaleDB")
+        return [found]
+    usable = [i for i in map(_inspect, _candidates()) if isinstance(i, Installation)]
+    return sorted(usable, key=lambda i: (i.community, i.major), reverse=True)
+
+
+def find_installation(edition: str | None = None) -> Installation:
+    """The best installation that can be started as `edition` (any, if None)."""
+    usable = installations()
+    for installation in usable:
+        if edition is None or edition in installation.editions:
+            return installation
+    if usable:
+        detail = ", ".join(f"TimescaleDB {i.timescaledb} in {i.bindir} is Apache-only" for i in usable)
+        raise Problem(f"no {edition} edition of TimescaleDB on this machine", detail=detail, exit_code=2,
+                      hint="TIDEMARK_PG_BIN names a Community build, or use `make up` (docker)")
+    reasons = "; ".join(r for r in map(_inspect, _candidates()) if isinstance(r, str))
+    raise NoInstallation("no PostgreSQL with TimescaleDB found", detail=reasons, exit_code=2,
+                         hint="`tidemark up` installs one, TIDEMARK_PG_BIN names one")
+
+
+def _account() -> pwd.struct_passwd | None:
+    """The account the server runs as where it is not the caller: PostgreSQL refuses root."""
+    if os.geteuid() != 0:
+        return None
+    for name in ("postgres", "nobody"):
+        try:
+            return pwd.getpwnam(name)
+        except KeyError:
+            continue
+    raise Problem("PostgreSQL does not run as root and there is no account to run it as", exit_code=2,
+                  hint="create an account `postgres`, or call as an ordinary user")
+
+
+def _string(value: object) -> str:
+    """`value` as a string of postgresql.conf."""
+    return "'" + str(value).replace("\\", "\\\\").replace("'", "''") + "'"
+
+
+def _memory_mb() -> int:
+    total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    cgroup = Path("/sys/fs/cgroup/memory.max")
+    limit = cgroup.read_text().strip() if cgroup.is_file() else "max"
+    return min(total, int(limit) if limit.isdigit() else total) // 2**20
+
+
+def _sized_to_machine() -> dict[str, str]:
+    """Modest shares: a developer's machine has other work to do."""
+    memory, cpus = _memory_mb(), os.cpu_count() or 1
+
+    def share(divisor: int, low: int, high: int) -> str:
+        return f"{max(low, min(high, memory // divisor))}MB"
+
+    return {
+        "shared_buffers": share(8, 128, 1024),
+        "effective_cache_size": share(2, 512, 16384),
+        "maintenance_work_mem": share(32, 64, 512),
+        "work_mem": share(256, 8, 64),
+        "timescaledb.max_background_workers": "8",
+        "max_worker_processes": str(11 + 2 * cpus),
+        "max_locks_per_transaction": "256",  # every chunk that a statement touches takes locks
+    }
+
+
+class Server:
+    """One server in one directory: created by the first `start`, stopped by `stop`, `settings` on top."""
+
+    def __init__(self, directory: Path, installation: Installation, edition: str,
+                 settings: Mapping[str, str] | None = None, first_port: int = FIRST_PORT) -> None:
+        if edition not in installation.editions:
+            raise Problem(f"the TimescaleDB in {installation.bindir} has no {edition} edition",
+                          hint=f"choose from: {', '.join(installation.editions)}", exit_code=2)
+        self.directory, self.installation, self.edition = directory, installation, edition
+        self.settings, self.first_port = dict(settings or {}), first_port
+        self.data, self.socket_dir = directory / "data", directory / "run"
+        self.log, self._port_file = self.data / "server.log", directory / "port"
+
+    @property
+    def port(self) -> int:
+        return int(self._port_file.read_text()) if self._port_file.exists() else self.first_port
+
+    @property
+    def running(self) -> bool:
+        """True if the server accepts connections."""
+        if not self.alive or [line.strip() for line in self._pid_file()[7:8]] != ["ready"]:
+            return False
+        with socket.socket(socket.AF_UNIX) as probe:
+            return probe.connect_ex(str(self.socket_dir / f".s.PGSQL.{self.port}")) == 0
+
+    @property
+    def alive(self) -> bool:
+        """True if the server's process is there, be it still starting, recovering or stopping."""
+        return self._pid() is not None
+
+    def url(self, dbname: str = "tidemark") -> str:
+        """A URL for psql, psycopg and SQLAlchemy alike."""
+        host = quote(str(self.socket_dir), safe="")
+        return f"postgresql://postgres@/{quote(dbname, safe='')}?host={host}&port={self.port}"
+
+    def start(self) -> None:
+        """Create the server where there is none, and start it where it does not run."""
+        if self.running:
+            return
+        with _umask(0o022):
+            self._create()
+            if self.log.exists():
+                self.log.replace(self.log.with_suffix(".log.1"))
+            deadline = time.monotonic() + START_SECONDS
+            while not self.running:
+                if time.monotonic() > deadline:
+                    raise Problem("the server does not start in time", detail=self._last_line(),
+                                  hint=f"see {self.log}")
+                if self.alive or not self._launch():
+                    time.sleep(0.1)
+
+    def _launch(self) -> bool:
+        """Start the process. False where it is worth another try."""
+        self._configure()
+        before = len(self._log_text())
+        done = self._run("pg_ctl", "start", "-s", "-w", "-t", START_SECONDS, "-D", self.data, "-l", self.log)
+        if done.returncode == 0:
+            return True
+        said = self._log_text()[before:]
+        if "lock file" in said:  # of a killed server whose process number is somebody else's by now
+            for left in (self.data / "postmaster.pid", *self.socket_dir.glob(".s.PGSQL.*")):
+                left.unlink(missing_ok=True)
+        # still: backends that outlive a killed server for a moment; already: a port lost in between
+        elif not re.search("still in use|already in use", said):
+            self._fail("the server does not start", done)
+        return False
+
+    def stop(self, mode: str = "fast") -> None:
+        """Stop the server; nothing happens where it does not run."""
+        if self.alive:
+            done = self._run("pg_ctl", "stop", "-s", "-w", "-t", START_SECONDS, "-m", mode, "-D", self.data)
+            if done.returncode and self.alive:
+                self._fail("the server does not stop", done)
+
+    def create_database(self, dbname: str = "tidemark") -> None:
+        """Create the database where it is missing."""
+        with psycopg.connect(self.url("postgres"), autocommit=True) as connection:
+            if not connection.execute("SELECT 1 FROM pg_database WHERE datname = %s", [dbname]).fetchone():
+                connection.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(dbname)))
+
+    def _owner(self) -> pwd.struct_passwd | None:
+        """The server's account: for a server that exists whoever owns it, so that it stays the same."""
+        if os.geteuid() == 0 and self.data.exists():
+            return pwd.getpwuid(self.data.stat().st_uid)
+        return _account()
+
+    def _run(self, program: str, *args: object) -> subprocess.CompletedProcess[str]:
+        """One of PostgreSQL's programs, as the server's account and with nothing of our environment."""
+        options: dict[str, Any] = {}
+        if owner := self._owner():
+            groups = os.getgrouplist(owner.pw_name, owner.pw_gid)
+            options = {"user": owner.pw_uid, "group": owner.pw_gid, "extra_groups": groups}
+        env = {"PATH": os.defpath, "LC_ALL": "C.UTF-8", "TZ": "UTC"}
+        command = [str(self.installation.bindir / program), *map(str, args)]
+        try:
+            return subprocess.run(command, capture_output=True, text=True, stdin=subprocess.DEVNULL, cwd="/",
+                                  env=env, start_new_session=True, umask=0o077, **options)
+        except OSError as error:
+            who = f" as {owner.pw_name}" if owner else ""
+            raise Problem(f"cannot run {command[0]}{who}", detail=str(error), exit_code=2,
+                          hint="the account that runs the server must be able to read it") from error
+
+    def _create(self) -> None:
+        if self.data.exists():
+            return
+        longest = self.socket_dir / f".s.PGSQL.{self.first_port}"
+        if len(os.fsencode(longest)) >= SOCKET_PATH_MAX:
+            raise Problem("the path of the server's socket is too long", detail=str(longest),
+                          hint="set TIDEMARK_HOME to a shorter directory", exit_code=2)
+        owner, unfinished = _account(), self.directory / "data.new"
+        self.directory.mkdir(mode=0o755, parents=True, exist_ok=True)
+        for path in (unfinished, self.socket_dir):  # left over where an earlier attempt was interrupted
+            shutil.rmtree(path, ignore_errors=True)
+            path.mkdir(mode=0o700)
+            if owner:
+                os.chown(path, owner.pw_uid, owner.pw_gid)
+        sync = ["--no-sync"] if self.settings.get("fsync") == "off" else []
+        done = self._run("initdb", "-D", unfinished, "-U", "postgres", "--data-checksums",
+                         "--auth-local=peer", "--auth-host=scram-sha-256",
+                         "--encoding=UTF8", "--locale=C.UTF-8", *sync)
+        if done.returncode:
+            self._fail("cannot create the server's data directory", done,
+                       hint=f"{owner.pw_name if owner else 'you'} must be able to reach {self.directory}; "
+                       "TIDEMARK_HOME names another place")
+        with (unfinished / "postgresql.conf").open("a") as conf:
+            conf.write(f"\ninclude {_string(self.directory / 'tidemark.conf')}\n")
+        unfinished.rename(self.data)
+
+    def _configure(self) -> None:
+        """Write the configuration; not in the data directory, whose owner we may not be."""
+        port = self.port
+        while not _free(port):
+            port += 1
+        self._port_file.write_text(f"{port}\n")
+        preload = ["timescaledb"]
+        preload += [m for m in ("pg_stat_statements",) if any(self.installation.pkglibdir.glob(f"{m}.*"))]
+        settings = _sized_to_machine() | {
+            "listen_addresses": "127.0.0.1",
+            "port": str(port),
+            "unix_socket_directories": f'"{self.socket_dir}"',
+            "unix_socket_permissions": "0700",
+            "hba_file": str(self.directory / "pg_hba.conf"),
+            "ident_file": str(self.directory / "pg_ident.conf"),
+            "password_encryption": "scram-sha-256",
+            "shared_preload_libraries": ",".join(preload),
+            "timescaledb.license": "timescale" if self.edition == "community" else "apache",
+            "timescaledb.telemetry_level": "off",
+            "timezone": "UTC",
+            "log_timezone": "UTC",
+        } | self.settings
+        lines = [f"{name} = {_string(value)}" for name, value in settings.items()]
+        text = "# Rewritten at every start; ALTER SYSTEM overrides it.\n" + "\n".join(lines) + "\n"
+        (self.directory / "tidemark.conf").write_text(text)
+        (self.directory / "pg_hba.conf").write_text(
+            "local all all peer map=tidemark\nhost all all 127.0.0.1/32 scram-sha-256\n")
+        accounts = {pwd.getpwuid(uid).pw_name for uid in (os.geteuid(), self.data.stat().st_uid)}
+        ident = "".join(f'tidemark "{name}" postgres\n' for name in sorted(accounts))
+        (self.directory / "pg_ident.conf").write_text(ident)
+
+    def _pid_file(self) -> list[str]:
+        try:
+            return (self.data / "postmaster.pid").read_text().split("\n")
+        except OSError:
+            return []
+
+    def _pid(self) -> int | None:
+        """The server's process; None where its number is left over, or another process's by now."""
+        try:
+            pid = int(self._pid_file()[0])
+            os.kill(pid, 0)
+            proc = Path("/proc", str(pid))
+            return pid if not proc.exists() or (proc / "cwd").samefile(self.data) else None
+        except (IndexError, ValueError, OSError):
+            return None
+
+    def _log_text(self) -> str:
+        return self.log.read_text(errors="replace") if self.log.exists() else ""
+
+    def _last_line(self) -> str:
+        """The last line of the log that says what went wrong."""
+        lines = [line for line in self._log_text().splitlines() if line.strip()]
+        telling = [line for line in lines if re.search("FATAL|PANIC", line)] or lines
+        return re.sub(r"^[-\d]+ [:.\d]+ \w+ \[\d+\] ", "", telling[-1]) if telling else ""
+
+    def _fail(self, message: str, done: subprocess.CompletedProcess[str], hint: str = "") -> None:
+        said = [line for line in (done.stderr or done.stdout).splitlines() if line.strip()]
+        detail = self._last_line() or " ".join(said[-2:])
+        raise Problem(message, detail=detail, hint=hint or f"see {self.log}")
+
+
+def _free(port: int) -> bool:
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+    return True
+
+
+@contextmanager
+def throwaway(installation: Installation, edition: str,
+              settings: Mapping[str, str] | None = None) -> Iterator[Server]:
+    """A server for tests: in a temporary directory, fast rather than safe, without jobs, gone afterwards."""
+    directory = Path(tempfile.mkdtemp(prefix="tidemark-"))
+    directory.chmod(0o755)  # the server's account comes through here
+    fast = {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off", "shared_buffers": "128MB",
+            "timescaledb.max_background_workers": "0"}
+    server = Server(directory, installation, edition, fast | dict(settings or {}), FIRST_PORT + 1000)
+    try:
+        server.start()
+        yield server
+    finally:
+        server.stop("immediate")
+        shutil.rmtree(directory, ignore_errors=True)
+
+
+def home() -> Path:
+    """Where Tidemark keeps what belongs to a machine rather than to a checkout."""
+    if chosen := setting("TIDEMARK_HOME"):
+        return Path(chosen).expanduser().absolute()
+    if os.geteuid() == 0:
+        return Path("/var/lib/tidemark")
+    return Path(os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share") / "tidemark"
+
+
+def _state() -> Path:
+    name = re.sub(r"[^A-Za-z0-9._-]", "_", ROOT.name)[:20]
+    return home() / f"{name}-{hashlib.sha256(os.fsencode(ROOT)).hexdigest()[:8]}"
+
+
+@contextmanager
+def _umask(mask: int) -> Iterator[None]:
+    """Root's own umask may be 077; the server's account has to read what we write for it."""
+    previous = os.umask(mask)
+    try:
+        yield
+    finally:
+        os.umask(previous)
+
+
+@contextmanager
+def _locked() -> Iterator[Path]:
+    """The state directory of this checkout, ours alone for the moment."""
+    state = _state()
+    try:
+        with _umask(0o022):
+            state.mkdir(parents=True, exist_ok=True)
+        lock = (state / "lock").open("w")
+    except OSError as error:
+        raise Problem("cannot write the state directory", detail=str(error), exit_code=2,
+                      hint="set TIDEMARK_HOME to a directory of your own") from error
+    with lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield state
+
+
+def _remembered() -> dict[str, Any]:
+    try:
+        return json.loads((_state() / "current.json").read_text())
+    except (OSError, ValueError):
+        return {"edition": None, "servers": {}}
+
+
+def embedded(edition: str | None = None) -> Server | None:
+    """This checkout's server, running or not; None where `up` never made one (of that edition)."""
+    remembered = _remembered()
+    edition = edition or remembered["edition"]
+    if edition not in remembered["servers"]:
+        return None
+    name, bindir = remembered["servers"][edition]
+    installation = _inspect(Path(bindir))
+    if isinstance(installation, str):
+        return None
+    return Server(_state() / name, installation, edition)
+
+
+def up(edition: str | None = None, dbname: str = "tidemark") -> Server:
+    """The running server of this checkout with its database; makes and starts what is missing.
+
+    Without `edition` the one that ran last, at first the fullest that the machine offers.
+    """
+    with _locked() as state:
+        server, chosen = embedded(edition), setting("TIDEMARK_PG_BIN")
+        if server is None or (chosen and Path(chosen) != server.installation.bindir):
+            installation = find_installation(edition)
+            edition = edition or installation.editions[-1]
+            server = Server(state / f"{installation.major}-{edition}", installation, edition)
+        server.start()
+        server.create_database(dbname)
+        remembered = _remembered()
+        this = {server.edition: [server.directory.name, str(server.installation.bindir)]}
+        now = {"edition": server.edition, "servers": remembered["servers"] | this}
+        if now != remembered:
+            fresh = state / "current.json.new"
+            fresh.write_text(json.dumps(now, indent=1) + "\n")
+            fresh.replace(state / "current.json")
+    return server
+
+
+def down(edition: str | None = None) -> Server | None:
+    """Stop this checkout's server; None where none ran."""
+    if embedded(edition) is None:
+        return None
+    with _locked():
+        server = embedded(edition)
+        if server is None or not server.alive:
+            return None
+        server.stop()
+    return server
+
+
+def url(edition: str | None = None, dbname: str = "tidemark") -> str:
+    """The URL of the running server; a Problem where none runs."""
+    server = embedded(edition)
+    if server is None or not server.running:
+        raise Problem("the embedded server is not running", exit_code=2,
+                      hint="start it with `tidemark up`, or set DATABASE_URL")
+    return server.url(dbname)
