@@ -21,10 +21,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from runner.errors import Problem
-from runner.server import MIN_POSTGRES, MIN_TIMESCALEDB, version_tuple
+from runner.installation import MIN_POSTGRES, MIN_TIMESCALEDB, version_tuple
 
 # Debian releases without the package: which PostgreSQL they have, and which suite has the source for it.
-BUILT = {("debian", "12"): (15, "trixie")}
+BUILT = {("debian", "bookworm"): (15, "trixie")}
 BUILD_TOOLS = ("cmake", "dpkg-dev", "gcc", "libc6-dev", "libkrb5-dev", "libssl-dev", "make")
 OPTIONAL = ("pgvector",)
 
@@ -57,11 +57,12 @@ LISTS = Step("Reading the package lists", ("sh", "-c", "apt-get update || true")
 
 @dataclass(frozen=True)
 class Plan:
-    """What will be installed: packages of the distribution, and sources of `suite` that are built here."""
+    """What to install: packages of this `release`, and source packages of `suite` that are built here."""
 
     major: int
     packages: tuple[str, ...]
     sources: tuple[str, ...] = ()
+    release: str = ""
     suite: str = ""
 
     def describe(self) -> str:
@@ -84,11 +85,11 @@ class Plan:
         apt = ("apt-get", "-o", f"Dir::State::lists={work}/lists", "-o", f"Dir::Cache={work}/cache",
                "-o", "Dir::Etc::sourcelist=/dev/null", "-o", f"Dir::Etc::sourceparts={work}/sources")
         fetch = 'mkdir -p "$0" && cd "$0" && "$@" && dpkg-source -x *.dsc src'
+        source = (*apt, "source", "--download-only")
         steps = [Step(f"Reading the source lists of {self.suite}", (*apt, "update"))] if self.sources else []
-        return steps + [
-            Step(f"Fetching {name}", ("sh", "-c", fetch, f"{work}/{name}", *apt, "source", "--download-only", name))
-            for name in self.sources
-        ]
+        for name in self.sources:
+            steps.append(Step(f"Fetching {name}", ("sh", "-c", fetch, f"{work}/{name}", *source, name)))
+        return steps
 
     def build_steps(self, name: str, work: Path) -> list[Step]:
         """The commands that build one fetched source and install it."""
@@ -96,8 +97,8 @@ class Plan:
         pg_config = f"/usr/lib/postgresql/{self.major}/bin/pg_config"
         make = ("make", f"-j{os.cpu_count() or 1}")
         if name == "timescaledb":
-            flags = ("-DCMAKE_BUILD_TYPE=Release", "-DAPACHE_ONLY=1", "-DREGRESS_CHECKS=OFF", "-DTAP_CHECKS=OFF",
-                     "-DUSE_TELEMETRY=OFF", f"-DPG_CONFIG={pg_config}")
+            flags = ("-DCMAKE_BUILD_TYPE=Release", "-DAPACHE_ONLY=1", "-DREGRESS_CHECKS=OFF",
+                     "-DTAP_CHECKS=OFF", "-DUSE_TELEMETRY=OFF", f"-DPG_CONFIG={pg_config}")
             configure = [Step(f"Configuring {name}", ("cmake", "-S", source, "-B", build, *flags))]
             in_tree: tuple[str, ...] = ("-C", build)
         else:
@@ -122,17 +123,18 @@ def plan(os_release: Mapping[str, str], available: Mapping[str, str]) -> Plan:
         major = max(packaged)
         vector = (f"postgresql-{major}-pgvector",)
         return Plan(major, (f"postgresql-{major}-timescaledb", *(p for p in vector if p in available)))
-    major, suite = BUILT.get((os_release.get("ID", ""), os_release.get("VERSION_ID", "")), (0, ""))
+    release = os_release.get("VERSION_CODENAME", "")
+    major, suite = BUILT.get((os_release.get("ID", ""), release), (0, ""))
     if f"postgresql-{major}" not in available:
         name = os_release.get("PRETTY_NAME") or platform.system()
         raise Problem(f"Tidemark cannot install TimescaleDB on {name} by itself", exit_code=2,
-                      hint="start it in a container with `make up` (docker compose), or install TimescaleDB's own "
-                      "packages as docs.tigerdata.com describes, then call again")
+                      hint="start a container with `make up` (docker compose), or install TimescaleDB's own "
+                      "packages as docs.tigerdata.com describes, and call again")
     server = (f"postgresql-{major}", f"postgresql-server-dev-{major}")
     if f"postgresql-{major}-pgvector" in available:
         packages = (*server, f"postgresql-{major}-pgvector", *BUILD_TOOLS)
-        return Plan(major, packages, ("timescaledb",), suite)
-    return Plan(major, (*server, *BUILD_TOOLS), ("timescaledb", "pgvector"), suite)
+        return Plan(major, packages, ("timescaledb",), release, suite)
+    return Plan(major, (*server, *BUILD_TOOLS), ("timescaledb", "pgvector"), release, suite)
 
 
 def available() -> dict[str, str]:
@@ -145,18 +147,18 @@ def available() -> dict[str, str]:
     return {row[0].strip(): row[1].strip() for row in reversed(rows)}
 
 
-def source_entry(suite: str, targets: str, read: Callable[[str], str]) -> str:
-    """An APT entry for the sources of `suite`, from the machine's own entry for its release.
+def source_entry(release: str, suite: str, targets: str, read: Callable[[str], str]) -> str:
+    """An APT entry for the sources of `suite`, from the machine's own entry for its `release`.
 
     `targets` is what `apt-get indextargets` says, `read` gives the text of a file it names: APT does not
     print the keyring of an entry, so that is looked up where the entry stands.
     """
     for block in targets.strip().split("\n\n"):
         field = dict(line.split(": ", 1) for line in block.splitlines() if ": " in line)
-        if (field.get("Origin"), field.get("Component")) == ("Debian", "main") and "-" not in field["Codename"]:
+        if [field.get(name) for name in ("Origin", "Component", "Codename")] == ["Debian", "main", release]:
             break
     else:
-        raise Problem("APT knows no Debian mirror", hint="see `apt-get indextargets`", exit_code=2)
+        raise Problem(f"APT knows no mirror of {release}", hint="see `apt-get indextargets`", exit_code=2)
     uri, text = field["Repo-URI"], read(field["Sourcesentry"].rsplit(":", 1)[0])
     here = re.escape(uri.rstrip("/"))
     keyring = re.search(rf"^deb\s+\[[^\]]*signed-by=([^\s\]]+)[^\]]*\]\s+{here}/?\s", text, re.M)
@@ -175,9 +177,10 @@ def install(plan: Plan, say: Callable[[str], None] = print) -> None:
         for step in plan.package_steps():
             _run(step, log, say)
         if plan.sources:
-            (work / "sources").mkdir()
+            for part in ("sources", "lists", "cache"):
+                (work / part).mkdir()
             targets = _output("apt-get", "indextargets", "Created-By: Packages")
-            entry = source_entry(plan.suite, targets, lambda path: Path(path).read_text())
+            entry = source_entry(plan.release, plan.suite, targets, lambda path: Path(path).read_text())
             (work / "sources" / "tidemark.sources").write_text(entry)
         for step in plan.fetch_steps(work):
             _run(step, log, say)

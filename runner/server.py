@@ -22,7 +22,6 @@ import tempfile
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -30,104 +29,13 @@ from urllib.parse import quote
 import psycopg
 from psycopg import sql
 
-from runner.config import ROOT, setting
+from runner.config import ROOT
 from runner.errors import Problem
+from runner.installation import Installation, find_installation, inspect, path_setting
 
-MIN_POSTGRES = 15
-MIN_TIMESCALEDB = (2, 19, 3)
 FIRST_PORT = 54320
 START_SECONDS = 60
 SOCKET_PATH_MAX = 100  # bytes; the kernels' own limits are 104 to 108
-GLOBS = ("usr/lib/postgresql/*/bin", "usr/pgsql-*/bin", "usr/local/pgsql/bin",
-         "opt/homebrew/opt/postgresql@*/bin", "usr/local/opt/postgresql@*/bin")
-
-
-@dataclass(frozen=True)
-class Installation:
-    """A PostgreSQL with TimescaleDB; `community` where the TSL module is there too."""
-
-    bindir: Path
-    pkglibdir: Path
-    major: int
-    timescaledb: str
-    community: bool
-
-    @property
-    def editions(self) -> tuple[str, ...]:
-        """The editions this build can be started as."""
-        return ("apache", "community") if self.community else ("apache",)
-
-
-class NoInstallation(Problem):
-    """No usable PostgreSQL with TimescaleDB on this machine: what `runner.provision` is for."""
-
-
-def version_tuple(version: str) -> tuple[int, ...]:
-    """`2.19.3+dfsg-1` as (2, 19, 3)."""
-    return tuple(int(n) for n in re.findall(r"\d+", version)[:3])
-
-
-def _inspect(bindir: Path) -> Installation | str:
-    """The installation at `bindir`, or in words why it cannot be used."""
-    if not all((bindir / name).exists() for name in ("postgres", "initdb", "pg_ctl", "pg_config")):
-        return f"no PostgreSQL server in {bindir}"
-    try:
-        out = subprocess.run([bindir / "pg_config", "--version", "--pkglibdir", "--sharedir"],
-                             capture_output=True, text=True, check=True).stdout
-    except (OSError, subprocess.CalledProcessError) as error:
-        return f"{bindir}/pg_config does not run: {error}"
-    version, libdir, sharedir = out.splitlines()
-    major = int(re.search(r"\d+", version)[0])
-    if major < MIN_POSTGRES:
-        return f"PostgreSQL {major} in {bindir} is older than {MIN_POSTGRES}"
-    control = Path(sharedir, "extension", "timescaledb.control")
-    found = re.search(r"default_version\s*=\s*'([^']+)'", control.read_text()) if control.is_file() else None
-    if not found:
-        return f"PostgreSQL {major} in {bindir} has no TimescaleDB"
-    if version_tuple(found[1]) < MIN_TIMESCALEDB:
-        oldest = ".".join(map(str, MIN_TIMESCALEDB))
-        return f"TimescaleDB {found[1]} for {bindir} is older than {oldest}"
-    community = any(Path(libdir).glob(f"timescaledb-tsl-{found[1]}.*"))
-    return Installation(bindir, Path(libdir), major, found[1], community)
-
-
-def _candidates() -> list[Path]:
-    on_path = shutil.which("pg_config")
-    paths = [p for pattern in GLOBS for p in Path("/").glob(pattern)]
-    if on_path:
-        found = subprocess.run([on_path, "--bindir"], capture_output=True, text=True)
-        paths += [Path(line) for line in found.stdout.splitlines()[:1]]
-    return list(dict.fromkeys(path.resolve() for path in paths))
-
-
-def installations() -> list[Installation]:
-    """Every usable PostgreSQL on the machine, best first; with TIDEMARK_PG_BIN set, only that one."""
-    chosen = setting("TIDEMARK_PG_BIN")
-    if chosen:
-        found = _inspect(Path(chosen))
-        if isinstance(found, str):
-            raise Problem("TIDEMARK_PG_BIN cannot be used", detail=found, exit_code=2,
-                          hint="point it at the bin directory of a PostgreSQL with TimescaleDB")
-        return [found]
-    usable = [i for i in map(_inspect, _candidates()) if isinstance(i, Installation)]
-    return sorted(usable, key=lambda i: (i.community, i.major), reverse=True)
-
-
-def find_installation(edition: str | None = None) -> Installation:
-    """The best installation that can be started as `edition` (any, if None)."""
-    usable = installations()
-    for installation in usable:
-        if edition is None or edition in installation.editions:
-            return installation
-    if usable:
-        detail = ", ".join(f"TimescaleDB {i.timescaledb} in {i.bindir} is Apache-only" for i in usable)
-        raise Problem(f"no {edition} edition of TimescaleDB on this machine", detail=detail, exit_code=2,
-                      hint="TIDEMARK_PG_BIN names a Community build, or use `make up` (docker)")
-    reasons = "; ".join(r for r in map(_inspect, _candidates()) if isinstance(r, str))
-    raise NoInstallation("no PostgreSQL with TimescaleDB found", detail=reasons, exit_code=2,
-                         hint="`tidemark up` installs one, TIDEMARK_PG_BIN names one")
-
-
 def _account() -> pwd.struct_passwd | None:
     """The account the server runs as where it is not the caller: PostgreSQL refuses root."""
     if os.geteuid() != 0:
@@ -263,7 +171,7 @@ class Server:
         if owner := self._owner():
             groups = os.getgrouplist(owner.pw_name, owner.pw_gid)
             options = {"user": owner.pw_uid, "group": owner.pw_gid, "extra_groups": groups}
-        env = {"PATH": os.defpath, "LC_ALL": "C.UTF-8", "TZ": "UTC"}
+        env = {"PATH": os.defpath, "LC_ALL": "C.UTF-8"}
         command = [str(self.installation.bindir / program), *map(str, args)]
         try:
             return subprocess.run(command, capture_output=True, text=True, stdin=subprocess.DEVNULL, cwd="/",
@@ -390,8 +298,8 @@ def throwaway(installation: Installation, edition: str,
 
 def home() -> Path:
     """Where Tidemark keeps what belongs to a machine rather than to a checkout."""
-    if chosen := setting("TIDEMARK_HOME"):
-        return Path(chosen).expanduser().absolute()
+    if chosen := path_setting("TIDEMARK_HOME"):
+        return chosen
     if os.geteuid() == 0:
         return Path("/var/lib/tidemark")
     return Path(os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share") / "tidemark"
@@ -442,7 +350,7 @@ def embedded(edition: str | None = None) -> Server | None:
     if edition not in remembered["servers"]:
         return None
     name, bindir = remembered["servers"][edition]
-    installation = _inspect(Path(bindir))
+    installation = inspect(Path(bindir))
     if isinstance(installation, str):
         return None
     return Server(_state() / name, installation, edition)
@@ -454,13 +362,12 @@ def up(edition: str | None = None, dbname: str = "tidemark") -> Server:
     Without `edition` the one that ran last, at first the fullest that the machine offers.
     """
     with _locked() as state:
-        server, chosen = embedded(edition), setting("TIDEMARK_PG_BIN")
-        if server is None or (chosen and Path(chosen) != server.installation.bindir):
+        server, chosen = embedded(edition), path_setting("TIDEMARK_PG_BIN")
+        if server is None or (chosen and chosen != server.installation.bindir):
             installation = find_installation(edition)
             edition = edition or installation.editions[-1]
             server = Server(state / f"{installation.major}-{edition}", installation, edition)
         server.start()
-        server.create_database(dbname)
         remembered = _remembered()
         this = {server.edition: [server.directory.name, str(server.installation.bindir)]}
         now = {"edition": server.edition, "servers": remembered["servers"] | this}
@@ -468,6 +375,7 @@ def up(edition: str | None = None, dbname: str = "tidemark") -> Server:
             fresh = state / "current.json.new"
             fresh.write_text(json.dumps(now, indent=1) + "\n")
             fresh.replace(state / "current.json")
+        server.create_database(dbname)
     return server
 
 

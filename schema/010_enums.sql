@@ -106,7 +106,8 @@ CREATE TYPE public.ingestion_kind AS ENUM ('file', 'pdf', 'video', 'feed');
 COMMENT ON TYPE public.ingestion_kind IS 'What an ingestion task reads.';
 
 CREATE TYPE public.ingestion_status AS ENUM ('queued', 'running', 'succeeded', 'failed');
-COMMENT ON TYPE public.ingestion_status IS 'State of an ingestion task: queued, then running, then one of the last two.';
+COMMENT ON TYPE public.ingestion_status IS
+'State of an ingestion task: queued, then running, then one of the last two.';
 
 CREATE TYPE public.user_role AS ENUM ('user', 'premium', 'admin');
 COMMENT ON TYPE public.user_role IS 'What an application lets its user do.';

@@ -25,7 +25,8 @@ COMMENT ON COLUMN public.assets.asset_type IS 'Class of instrument.';
 COMMENT ON COLUMN public.assets.exchange IS 'Venue; NULL where there is only one market for the symbol.';
 COMMENT ON COLUMN public.assets.sector IS 'Economic sector of the issuer.';
 COMMENT ON COLUMN public.assets.industry IS 'Industry of the issuer, within its sector.';
-COMMENT ON COLUMN public.assets.quote_currency IS 'Currency of the instrument''s prices (ISO 4217, or a coin''s ticker).';
+COMMENT ON COLUMN public.assets.quote_currency IS
+'Currency of the instrument''s prices (ISO 4217, or a coin''s ticker).';
 COMMENT ON COLUMN public.assets.is_active IS 'Whether the instrument still trades.';
 
 CREATE TABLE public.quality_profiles (
@@ -65,7 +66,8 @@ COMMENT ON COLUMN public.quality_profiles.allowed_lag IS
 COMMENT ON COLUMN public.quality_profiles.max_change IS
 'Relative change from the previous valid value above which consistency is lost; 0.5 is 50 %.';
 COMMENT ON COLUMN public.quality_profiles.transform IS 'What the detector compares with its baseline.';
-COMMENT ON COLUMN public.quality_profiles.baseline_rows IS 'Rows strictly before the judged one that form its baseline.';
+COMMENT ON COLUMN public.quality_profiles.baseline_rows IS
+'Rows strictly before the judged one that form its baseline.';
 COMMENT ON COLUMN public.quality_profiles.min_samples IS 'Usable changes below which no z-score is given.';
 COMMENT ON COLUMN public.quality_profiles.anomaly_z IS 'A row with |z| above this is an anomaly.';
 COMMENT ON COLUMN public.quality_profiles.black_swan_z IS 'A row with |z| above this is a black swan.';

@@ -28,7 +28,8 @@ COMMENT ON TABLE public.users IS 'Accounts of the applications'' users.';
 COMMENT ON COLUMN public.users.user_id IS 'Identity of the account.';
 COMMENT ON COLUMN public.users.username IS 'Login name, unique without regard to case.';
 COMMENT ON COLUMN public.users.email IS 'Address, unique without regard to case.';
-COMMENT ON COLUMN public.users.password_hash IS 'Hash made by the application; the password itself never reaches the server.';
+COMMENT ON COLUMN public.users.password_hash IS
+'Hash made by the application; the password itself never reaches the server.';
 COMMENT ON COLUMN public.users.full_name IS 'Name for people.';
 COMMENT ON COLUMN public.users.role IS 'What the application lets the user do.';
 COMMENT ON COLUMN public.users.is_active IS 'Whether the user may log in.';

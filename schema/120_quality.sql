@@ -30,7 +30,8 @@ COMMENT ON COLUMN public.validation_rules.name IS 'Name for people, unique.';
 COMMENT ON COLUMN public.validation_rules.applies_to IS 'Hypertable whose rows are judged, e.g. candles.';
 COMMENT ON COLUMN public.validation_rules.source_id IS 'Source it is limited to; NULL: all series of the table.';
 COMMENT ON COLUMN public.validation_rules.rule_type IS 'Kind of rule; says which parameters it takes.';
-COMMENT ON COLUMN public.validation_rules.parameters IS 'Arguments of the rule type, e.g. {"column": "close", "min": 0}.';
+COMMENT ON COLUMN public.validation_rules.parameters IS
+'Arguments of the rule type, e.g. {"column": "close", "min": 0}.';
 COMMENT ON COLUMN public.validation_rules.severity IS 'Weight of a violation for people; the penalty is the same.';
 COMMENT ON COLUMN public.validation_rules.is_active IS 'Whether the rule is in force.';
 COMMENT ON COLUMN public.validation_rules.version IS 'Counts the changes of the rule''s meaning.';
@@ -127,7 +128,8 @@ COMMENT ON COLUMN public.anomalies.expected IS 'Mean of the baseline, in units o
 COMMENT ON COLUMN public.anomalies.deviation IS
 'Distance from the median of the three preceding values, in units of observed: keeps the recovery from a bad '
 'tick from being flagged.';
-COMMENT ON COLUMN public.anomalies.scale IS 'Standard deviation divided by, never below the floor, in units of observed.';
+COMMENT ON COLUMN public.anomalies.scale IS
+'Standard deviation divided by, never below the floor, in units of observed.';
 COMMENT ON COLUMN public.anomalies.samples IS 'Changes in the baseline.';
 COMMENT ON COLUMN public.anomalies.kind IS 'What it looks like.';
 COMMENT ON COLUMN public.anomalies.detector_version IS 'Definition of the detector that found it.';

@@ -82,7 +82,8 @@ COMMENT ON COLUMN public.audit_seals.seal_id IS 'Number of the seal in the chain
 COMMENT ON COLUMN public.audit_seals.from_audit_id IS 'First audit_id of the range.';
 COMMENT ON COLUMN public.audit_seals.to_audit_id IS 'Last audit_id of the range.';
 COMMENT ON COLUMN public.audit_seals.row_count IS 'Rows of audit_log in the range.';
-COMMENT ON COLUMN public.audit_seals.root IS 'SHA-256 over previous_root and the content hashes of the range, in order.';
+COMMENT ON COLUMN public.audit_seals.root IS
+'SHA-256 over previous_root and the content hashes of the range, in order.';
 COMMENT ON COLUMN public.audit_seals.previous_root IS 'Root of the seal before; NULL for the first. Unique: no forks.';
 COMMENT ON COLUMN public.audit_seals.horizon IS 'Oldest transaction still running when the range was closed.';
 COMMENT ON COLUMN public.audit_seals.sealed_at IS 'When the range was closed.';

@@ -206,7 +206,8 @@ COMMENT ON COLUMN public.backtest_results.total_return IS 'Gain over the period,
 COMMENT ON COLUMN public.backtest_results.cagr IS 'Compound annual growth rate, as a fraction.';
 COMMENT ON COLUMN public.backtest_results.sharpe IS 'Annualised Sharpe ratio.';
 COMMENT ON COLUMN public.backtest_results.sortino IS 'Annualised Sortino ratio.';
-COMMENT ON COLUMN public.backtest_results.max_drawdown IS 'Deepest fall from a peak, as a fraction of the peak, 0 to 1.';
+COMMENT ON COLUMN public.backtest_results.max_drawdown IS
+'Deepest fall from a peak, as a fraction of the peak, 0 to 1.';
 COMMENT ON COLUMN public.backtest_results.win_rate IS 'Share of trades that won, 0 to 1.';
 COMMENT ON COLUMN public.backtest_results.profit_factor IS 'Sum of gains divided by sum of losses.';
 COMMENT ON COLUMN public.backtest_results.trade_count IS 'Trades made.';

@@ -1,0 +1,72 @@
+# Everything a person types. `make` alone lists it.
+# Where no terminal is there to ask on, calling make is the consent to install PostgreSQL with TimescaleDB.
+
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+TIDEMARK := $(BIN)/tidemark
+YES := $(shell test -t 0 || echo --yes)
+HAS_URL := $(shell test -n "$$DATABASE_URL" || grep -qs '^DATABASE_URL=.' .env && echo yes)
+DEMO := $(BIN)/python -c 'import bokeh_sampledata, pathlib; print(pathlib.Path(bokeh_sampledata.__file__).parent / "_data/stocks.csv.gz")'
+
+.PHONY: help
+help: ## List the targets
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 12
+
+$(VENV)/installed: pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Tidemark needs Python 3.11 or newer"; exit 2; }
+	@$(PYTHON) -m venv $(VENV) || { echo "install the package python3-venv first"; exit 2; }
+	@$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	@touch $@
+
+.PHONY: install
+install: $(VENV)/installed ## Make the virtual environment
+
+.PHONY: server
+server: install ## Start this checkout's own server, unless DATABASE_URL names another
+ifneq ($(HAS_URL),yes)
+	@$(TIDEMARK) up $(YES) >/dev/null
+endif
+
+.PHONY: migrate
+migrate: server ## Bring the database to the state of schema/
+	@$(TIDEMARK) migrate
+
+.PHONY: demo
+demo: migrate ## Load real daily bars and show what the database makes of them
+	@$(TIDEMARK) load --mode backfill --table candles --interval 1d "$$($(DEMO))"
+	@for question in daily_bars weekly_bars latest_prices coverage; do \
+		echo; sed -n '1s/^-- //p' queries/$$question.sql; \
+		$(TIDEMARK) psql -X -q -P pager=off -f queries/$$question.sql; \
+	done
+
+.PHONY: test
+test: install ## Run the contract tests on servers of their own; ARGS go to pytest
+	@$(TIDEMARK) up --install-only $(YES)
+	@$(BIN)/pytest $(ARGS)
+
+# CREATE OR REPLACE in public is how logic is deployed (PS002, PS015); outside functions the runner fixes the
+# search_path itself (PS001, PS016, PS017). A function without a pinned search_path is still an error (PS005).
+PGSPOT_IGNORED := PS001 PS002 PS015 PS016 PS017
+
+.PHONY: lint
+lint: install ## Check the style of SQL and Python, and the safety of functions and migrations
+	@$(BIN)/ruff check .
+	@$(BIN)/sqlfluff lint --disable-progress-bar schema queries
+	@$(BIN)/squawk --assume-in-transaction schema/[0-4]*.sql
+	@$(BIN)/pgspot $(addprefix --ignore=,$(PGSPOT_IGNORED)) schema/[5-9]*.sql
+
+.PHONY: docs
+docs: migrate ## Write docs/reference.md from the comments in the database
+	@$(BIN)/python -m runner.reference
+
+.PHONY: up
+up: ## Start TimescaleDB Community in Docker and wait until it is healthy
+	@docker compose up --detach --wait
+
+.PHONY: clean
+clean: ## Stop this checkout's own server and remove the virtual environment; data stay
+	@test ! -x $(TIDEMARK) || $(TIDEMARK) down
+	@rm -rf $(VENV)

@@ -1,0 +1,15 @@
+"""Audit record, archive, data policies."""
+
+from yoyo import step
+
+from runner.migrations import state
+
+__depends__ = {"120_quality"}
+
+steps = [step(state(__file__), """
+DROP TABLE public.data_policies;
+DROP TABLE public.timeseries_archive;
+DROP TABLE public.audit_seals;
+DROP TABLE public.audit_log;
+DROP TABLE public.audit_tx;
+""")]

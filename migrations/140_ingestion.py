@@ -1,0 +1,12 @@
+"""Ingestion tasks and their rejects."""
+
+from yoyo import step
+
+from runner.migrations import state
+
+__depends__ = {"130_record"}
+
+steps = [step(state(__file__), """
+DROP TABLE public.ingestion_rejects;
+DROP TABLE public.ingestion_tasks;
+""")]

@@ -1,0 +1,11 @@
+"""Comments of the columns that all tables share."""
+
+from yoyo import step
+
+from runner.migrations import state
+
+__depends__ = {"210_research_data"}
+
+steps = [step(state(__file__), """
+-- The comments go with their columns.
+""")]

@@ -1,0 +1,247 @@
+"""The command line: each verb opens the database, calls one library function and prints its result."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Sequence
+from typing import Any, NoReturn
+
+import click
+import psycopg
+
+from runner import catalog, config, migrations, provision, server
+from runner.database import connect, normalise, where
+from runner.errors import Problem
+from runner.installation import NoInstallation, find_installation
+
+ELSEWHERE = {  # the words of the applications' own tools, and what they are here
+    "upgrade": "migrate", "init": "migrate", "downgrade": "rollback", "current": "status", "generate": "new",
+    "revision": "new",
+}
+
+
+class Verbs(click.Group):
+    """Errors are one line on standard error; other tools' words lead to the right verb."""
+
+    def resolve_command(self, context: click.Context, args: list[str]) -> Any:
+        if args and args[0] in ELSEWHERE:
+            raise click.UsageError(f"there is no {args[0]!r} here: use tidemark {ELSEWHERE[args[0]]}", context)
+        return super().resolve_command(context, args)
+
+    def invoke(self, context: click.Context) -> Any:
+        try:
+            return super().invoke(context)
+        except Problem as problem:
+            _fail(problem)
+        except psycopg.Error as error:
+            diag = error.diag
+            _fail(Problem(
+                diag.message_primary or str(error), hint=diag.message_hint or "",
+                detail=", ".join(filter(None, [diag.message_detail, diag.sqlstate and f"SQLSTATE {diag.sqlstate}"])),
+            ))
+
+
+def _fail(problem: Problem) -> NoReturn:
+    click.echo(f"tidemark: {problem}", err=True)
+    sys.exit(problem.exit_code)
+
+
+def _url() -> str:
+    return config.setting("DATABASE_URL") or server.url()
+
+
+def database() -> psycopg.Connection:
+    """A connection to the database the caller means."""
+    return connect(_url())
+
+
+def _say(line: str) -> None:
+    click.echo(line, err=True)
+
+
+def _table(headings: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
+    """Rows as aligned columns."""
+    cells = [[("" if value is None else str(value)) for value in row] for row in [headings, *rows]]
+    widths = [max(len(row[column]) for row in cells) for column in range(len(headings))]
+    for row in cells:
+        click.echo("  ".join(value.ljust(width) for value, width in zip(row, widths, strict=True)).rstrip())
+
+
+yes_option = click.option("--yes", is_flag=True, help="Do not ask.")
+json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+
+
+@click.group(cls=Verbs, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
+             epilog="Known elsewhere as: " + ", ".join(f"{theirs} = {ours}" for theirs, ours in ELSEWHERE.items()))
+@click.version_option(package_name="tidemark")
+def main() -> None:
+    """The database of a trading desk: apply it, look after it, ask it.
+
+    The database is DATABASE_URL (environment, then .env), else this checkout's own server (tidemark up).
+    """
+
+
+@main.command()
+@click.option("--edition", type=click.Choice(["community", "apache"]),
+              help="Start this edition; each has data of its own.  [default: the last one]")
+@click.option("--install-only", is_flag=True, help="Install what is missing and start nothing.")
+@yes_option
+def up(edition: str | None, install_only: bool, yes: bool) -> None:
+    """Start this checkout's own server; install PostgreSQL with TimescaleDB where there is none."""
+    try:
+        find_installation(edition)
+    except NoInstallation:
+        provision.provision(click.confirm, yes=yes, say=_say)
+    if not install_only:
+        click.echo(server.up(edition).url())
+
+
+@main.command()
+@click.option("--edition", type=click.Choice(["community", "apache"]), help="Stop this one.  [default: the last one]")
+def down(edition: str | None) -> None:
+    """Stop this checkout's own server; its data stay."""
+    click.echo("stopped" if server.down(edition) else "was not running")
+
+
+@main.command()
+def url() -> None:
+    """Print the URL of the database, for psql and applications."""
+    click.echo(_url())
+
+
+@main.command(context_settings={"ignore_unknown_options": True})
+@click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
+def psql(arguments: tuple[str, ...]) -> None:
+    """Open psql on the database; ARGUMENTS go to psql."""
+    try:
+        os.execvp("psql", ["psql", normalise(_url()), *arguments])  # noqa: S606, S607
+    except FileNotFoundError:
+        raise Problem("psql is not installed", hint="install the package postgresql-client") from None
+
+
+@main.command()
+@click.option("--sql", "print_sql", is_flag=True, help="Print what would be run, and run nothing.")
+def migrate(print_sql: bool) -> None:
+    """Bring the database to the state of schema/: apply pending files, re-apply changed logic."""
+    with database() as connection:
+        if print_sql:
+            plan = migrations.make_plan(connection)
+            if plan.refusals:
+                raise plan.refusals[0]
+            click.echo("".join(migrations.pending_sql(plan)), nl=False)
+            return
+        done = migrations.migrate(connection, _say)
+        _say("nothing to do" if done.up_to_date else
+             f"applied {len(done.pending)} state and {len(done.logic)} logic files")
+        click.echo(f"the database is {where(connection)}")
+        click.echo("next: make demo, or tidemark psql")
+
+
+@main.command()
+@click.option("-n", "count", type=click.IntRange(min=1), default=1, show_default=True,
+              help="How many state files to undo.")
+@click.option("--all", "everything", is_flag=True, help="Undo all of them.")
+@yes_option
+def rollback(count: int, everything: bool, yes: bool) -> None:
+    """Undo the last state files and the data in their tables. Logic goes with them; migrate puts it back."""
+    with database() as connection:
+        if not yes:
+            what = "every table" if everything else f"the last {count} state file(s)"
+            click.confirm(f"Undo {what} of {where(connection)}, data included?", abort=True)
+        undone = migrations.rollback(connection, None if everything else count, _say)
+        click.echo(f"undone: {', '.join(undone) or 'nothing'}")
+
+
+@main.command()
+@click.option("--exit-code", is_flag=True, help="Exit with 3 where there is something to do, 1 where it is refused.")
+@json_option
+def status(exit_code: bool, as_json: bool) -> None:
+    """Say which files are applied, pending, changed or refused. Only reads."""
+    with database() as connection:
+        plan = migrations.make_plan(connection)
+        waiting = {file.name for file in [*plan.pending, *plan.logic]}
+        states = {
+            file.name: "applied" if file.name not in waiting else
+            "changed" if file.name in plan.applied else "pending" for file in plan.files
+        }
+        if as_json:
+            click.echo(json.dumps({
+                "database": where(connection), "files": states, "up_to_date": plan.up_to_date,
+                "refused": [str(refusal) for refusal in plan.refusals],
+            }, indent=2))
+        else:
+            click.echo(f"{where(connection)}: {'up to date' if plan.up_to_date else 'not up to date'}")
+            _table(["file", "state"], list(states.items()))
+            for refusal in plan.refusals:
+                click.echo(f"refused: {refusal}")
+    if exit_code and not plan.up_to_date:
+        sys.exit(1 if plan.refusals else 3)
+
+
+@main.command()
+@json_option
+def history(as_json: bool) -> None:
+    """List what was applied, stamped and rolled back, oldest first (times in UTC)."""
+    with database() as connection:
+        headings = ["at", "operation", "migration", "by"]
+        rows = [[at.isoformat(timespec="seconds"), *rest] for at, *rest in migrations.history(connection)]
+        if as_json:
+            click.echo(json.dumps([dict(zip(headings, row, strict=True)) for row in rows], indent=2))
+        else:
+            _table(headings, rows)
+
+
+@main.command()
+def stamp() -> None:
+    """Record a database that psql built from schema/*.sql as migrated, once it is proved to be so."""
+    with database() as connection:
+        _refuse_differences(connection)
+        click.echo(f"recorded {len(migrations.stamp(connection))} files as applied")
+
+
+@main.command()
+@click.argument("name")
+@click.option("--logic", is_flag=True, help="A file of functions, triggers or views instead of one of tables.")
+def new(name: str, logic: bool) -> None:
+    """Create the next numbered file for NAME, and its migration."""
+    for path in migrations.new(name, logic=logic):
+        click.echo(path.relative_to(config.ROOT))
+
+
+@main.command()
+def verify() -> None:
+    """Prove that the database is what schema/ says: every object, column, constraint, comment and privilege."""
+    with database() as connection:
+        plan = migrations.make_plan(connection)
+        if plan.refusals:
+            raise plan.refusals[0]
+        if plan.pending or plan.logic:
+            raise Problem("the database is behind schema/", hint="run: tidemark migrate")
+        _refuse_differences(connection)
+        click.echo("the database is what schema/ says")
+
+
+def _refuse_differences(connection: psycopg.Connection) -> None:
+    if found := catalog.differences(connection):
+        raise Problem(
+            f"{len(found)} object(s) differ from schema/", detail="; ".join(found[:20]),
+            hint="undo the change by hand, or put it into a migration",
+        )
+
+
+@main.command()
+@yes_option
+def reset(yes: bool) -> None:
+    """Delete everything Tidemark keeps in the database and build it anew."""
+    address = _url()
+    with connect(address) as connection:
+        if not yes:
+            click.confirm(f"Delete all data in {where(connection)}?", abort=True)
+        migrations.rollback(connection, None, _say)
+    with connect(address) as connection:  # the extension cannot come back into the session that dropped it
+        migrations.migrate(connection, _say)
+        click.echo(f"{where(connection)} is as new")
+
+

@@ -1,0 +1,18 @@
+-- What was applied. Outside the schema it keeps account of, so that it survives a rollback of everything.
+
+CREATE SCHEMA IF NOT EXISTS _tidemark_migrations;
+COMMENT ON SCHEMA _tidemark_migrations IS 'Bookkeeping of the runner and of yoyo; the database works without it.';
+
+CREATE TABLE IF NOT EXISTS _tidemark_migrations.applied_files (
+    file text NOT NULL,
+    sha256 text NOT NULL,
+    applied_at timestamptz NOT NULL DEFAULT now(),
+    applied_by text NOT NULL DEFAULT session_user,
+
+    CONSTRAINT applied_files_pkey PRIMARY KEY (file)
+);
+COMMENT ON TABLE _tidemark_migrations.applied_files IS 'Files of schema/ as they were last applied.';
+COMMENT ON COLUMN _tidemark_migrations.applied_files.file IS 'Name of the file, without its folder.';
+COMMENT ON COLUMN _tidemark_migrations.applied_files.sha256 IS 'SHA-256 of its text, in hex.';
+COMMENT ON COLUMN _tidemark_migrations.applied_files.applied_at IS 'When it was applied last.';
+COMMENT ON COLUMN _tidemark_migrations.applied_files.applied_by IS 'Role that applied it.';

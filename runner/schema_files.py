@@ -1,0 +1,59 @@
+"""The numbered SQL files: state, which runs once, and logic, which is re-applied when its text changes."""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from runner import config
+from runner.errors import Problem
+
+FIRST_LOGIC_NUMBER = 500
+_NAME = re.compile(r"(\d{3})_[a-z][a-z0-9_]*\.sql")
+_LOGIC_OBJECT = re.compile(
+    r"^CREATE OR REPLACE (FUNCTION|PROCEDURE|VIEW) ([a-z_][a-z0-9_]*\.[a-z_][a-z0-9_]*)", re.MULTILINE
+)
+
+
+@dataclass(frozen=True)
+class SchemaFile:
+    """One file of `schema/`."""
+
+    name: str
+    text: str
+
+    @property
+    def number(self) -> int:
+        return int(self.name[:3])
+
+    @property
+    def is_logic(self) -> bool:
+        return self.number >= FIRST_LOGIC_NUMBER
+
+    @property
+    def sha256(self) -> str:
+        return hashlib.sha256(self.text.encode()).hexdigest()
+
+    @property
+    def migration_id(self) -> str:
+        return self.name.removesuffix(".sql")
+
+    def logic_objects(self) -> list[tuple[str, str]]:
+        """(kind, qualified name) of what a logic file defines, in order. Names carry no overloads."""
+        return _LOGIC_OBJECT.findall(self.text)
+
+
+def schema_files(directory: Path | None = None) -> list[SchemaFile]:
+    """All files in the order in which they run; raises Problem where a name or number is wrong."""
+    directory = directory or config.SCHEMA
+    files = [SchemaFile(path.name, path.read_text()) for path in sorted(directory.glob("*.sql"))]
+    for file in files:
+        if not _NAME.fullmatch(file.name):
+            raise Problem(f"schema/{file.name} is not named NNN_lower_case.sql")
+    for earlier, later in itertools.pairwise(files):
+        if earlier.number == later.number:
+            raise Problem(f"schema/{earlier.name} and schema/{later.name} have the same number")
+    return files

@@ -1,0 +1,300 @@
+"""The runner's promises: one way to the same database, whoever applies it, however often it is killed."""
+
+from __future__ import annotations
+
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from pathlib import Path
+
+import psycopg
+import pytest
+from conftest import _database
+
+from runner import catalog, config, migrations
+from runner.errors import Problem
+from runner.schema_files import schema_files
+
+STATE = [file for file in schema_files() if not file.is_logic]
+
+
+@pytest.fixture
+def checkout(tmp_path, monkeypatch):
+    """A copy of schema/ and migrations/ that a test may change."""
+    for name, original in {"SCHEMA": config.SCHEMA, "MIGRATIONS": config.MIGRATIONS}.items():
+        shutil.copytree(original, tmp_path / original.name, ignore=shutil.ignore_patterns("__pycache__"))
+        monkeypatch.setattr(config, name, tmp_path / original.name)
+    return tmp_path
+
+
+def migrate(database) -> migrations.Plan:
+    with database.connect() as connection:
+        return migrations.migrate(connection)
+
+
+def run_python(code: str, database, *, schema: Path | None = None) -> subprocess.Popen:
+    """A runner in a process of its own, so that it can be killed."""
+    environment = {**os.environ, "URL": database.url, "PYTHONPATH": str(config.ROOT)}
+    return subprocess.Popen(
+        [sys.executable, "-c", textwrap.dedent(code)], env=environment, cwd=config.ROOT,
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )
+
+
+def snapshot(database) -> dict[str, str]:
+    with database.connect() as connection:
+        return catalog.snapshot(connection)
+
+
+def test_second_migrate_does_nothing(empty):
+    assert not migrate(empty).up_to_date
+    assert migrate(empty).up_to_date
+
+
+def test_psql_over_the_schema_equals_migrate(empty, db):
+    script = "".join(file.text for file in schema_files())
+    subprocess.run(["psql", "-X", "-q", "-v", "ON_ERROR_STOP=1", "-d", empty.url], input=script, text=True,  # noqa: S607
+                   check=True, capture_output=True)
+    assert snapshot(empty) == snapshot(db)
+
+
+def test_psql_built_database_is_stamped_and_then_up_to_date(empty):
+    with empty.connect() as connection:
+        catalog.build(connection)
+    with empty.connect() as connection:
+        assert catalog.differences(connection) == []
+        assert len(migrations.stamp(connection)) == len(schema_files())
+        assert migrations.migrate(connection).up_to_date
+
+
+def test_down_to_nothing_and_up_again_equals_a_fresh_build(empty, db):
+    migrate(empty)
+    with empty.connect() as connection:
+        assert migrations.rollback(connection, None) == [file.migration_id for file in reversed(STATE)]
+        left = connection.execute(
+            "SELECT c.oid::regclass FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace"
+            " WHERE n.nspname !~ '^(pg_|information_schema)' AND NOT EXISTS"
+            " (SELECT FROM pg_depend AS d WHERE d.objid = c.oid AND d.deptype = 'e')"
+        ).fetchall()
+        assert left == []
+        assert connection.execute(
+            "SELECT p.proname FROM pg_proc AS p WHERE p.pronamespace = 'public'::regnamespace AND NOT EXISTS"
+            " (SELECT FROM pg_depend AS d WHERE d.objid = p.oid AND d.deptype = 'e')"
+        ).fetchall() == []
+        assert connection.execute(
+            "SELECT nspname FROM pg_namespace WHERE nspname ~ 'tidemark'"
+        ).fetchall() == []
+    migrate(empty)
+    assert snapshot(empty) == snapshot(db)
+
+
+@pytest.mark.parametrize("count", range(1, len(STATE) + 1))
+def test_each_rollback_can_be_migrated_again(empty, db, count):
+    migrate(empty)
+    with empty.connect() as connection:
+        assert len(migrations.rollback(connection, count)) == count
+    migrate(empty)
+    assert snapshot(empty) == snapshot(db)
+
+
+def test_edited_applied_file_is_refused_by_name(empty, checkout):
+    migrate(empty)
+    with (checkout / "schema" / STATE[1].name).open("a") as file:
+        file.write("-- edited\n")
+    with pytest.raises(Problem) as refused:
+        migrate(empty)
+    assert STATE[1].name in refused.value.message
+
+
+def test_missing_applied_file_is_refused_by_name(empty, checkout):
+    migrate(empty)
+    (checkout / "schema" / STATE[-1].name).unlink()
+    with pytest.raises(Problem) as refused:
+        migrate(empty)
+    assert STATE[-1].name in refused.value.message
+
+
+def test_file_numbered_before_an_applied_one_is_refused_by_name(empty, checkout):
+    migrate(empty)
+    (checkout / "schema" / "011_late.sql").write_text("SELECT 1;\n")
+    with pytest.raises(Problem) as refused:
+        migrate(empty)
+    assert "011_late.sql" in refused.value.message
+
+
+def test_state_file_without_a_migration_is_refused_by_name(empty, checkout):
+    (checkout / "schema" / "499_orphan.sql").write_text("SELECT 1;\n")
+    with pytest.raises(Problem) as refused:
+        migrate(empty)
+    assert "499_orphan.sql" in refused.value.message
+
+
+def test_changed_logic_is_applied_though_nothing_is_pending(empty, checkout):
+    migrate(empty)
+    logic = checkout / "schema" / "500_helpers.sql"
+    logic.write_text(logic.read_text() + "COMMENT ON SCHEMA _tidemark IS 'changed';\n")
+    done = migrate(empty)
+    assert [file.name for file in done.logic] == ["500_helpers.sql"]
+    with empty.connect() as connection:
+        assert connection.execute(
+            "SELECT obj_description('_tidemark'::regnamespace, 'pg_namespace')"
+        ).fetchone() == ("changed",)
+
+
+def test_new_makes_a_migration_that_applies_and_rolls_back(empty, checkout, monkeypatch):
+    migrate(empty)
+    schema_file, migration_file = migrations.new("Add trade venue")
+    schema_file.write_text("CREATE TABLE public.venues (venue_id integer);\n")
+    migration_file.write_text(migration_file.read_text().replace("-- how to undo it", "DROP TABLE public.venues;"))
+    assert [file.name for file in migrate(empty).pending] == [schema_file.name]
+    with empty.connect() as connection:
+        assert connection.execute("SELECT to_regclass('public.venues')::text").fetchone() == ("venues",)
+        assert migrations.rollback(connection, 1) == [migration_file.stem]
+        assert connection.execute("SELECT to_regclass('public.venues')").fetchone() == (None,)
+
+
+def test_failing_file_leaves_nothing_half_done(empty, checkout):
+    migrate(empty)
+    before = snapshot(empty)
+    schema_file, _ = migrations.new("broken")
+    schema_file.write_text("CREATE TABLE public.half (a integer);\nSELECT 1 / 0;\n")
+    with pytest.raises(psycopg.errors.DivisionByZero):
+        migrate(empty)
+    assert snapshot(empty) == before
+    with empty.connect() as connection:
+        assert [file.name for file in migrations.make_plan(connection).pending] == [schema_file.name]
+
+
+def test_ten_runners_at_once_apply_each_file_once(empty, db):
+    code = """
+        import os, psycopg
+        from runner import migrations
+        with psycopg.connect(os.environ["URL"], autocommit=True) as connection:
+            print(len(migrations.migrate(connection).pending))
+    """
+    runners = [run_python(code, empty) for _ in range(10)]
+    outcomes = [runner.communicate(timeout=120) for runner in runners]
+    assert [runner.returncode for runner in runners] == [0] * 10, outcomes
+    assert sorted(int(out) for out, _ in outcomes) == [0] * 9 + [len(STATE)]
+    assert snapshot(empty) == snapshot(db)
+
+
+def killed_runner(database, instant: int) -> bool:
+    """Run a runner that is killed when it is about to execute its statement number `instant`; False if it ended."""
+    class Dying(psycopg.Cursor):
+        left = instant
+
+        def execute(self, *args, **kwargs):
+            Dying.left -= 1
+            if Dying.left < 0:
+                os.kill(os.getpid(), signal.SIGKILL)
+            return super().execute(*args, **kwargs)
+
+    runner = os.fork()
+    if runner == 0:
+        try:
+            with database.connect(cursor_factory=Dying) as connection:
+                migrations.migrate(connection)
+        finally:
+            os._exit(0)
+    _, status = os.waitpid(runner, 0)
+    return os.WIFSIGNALED(status)
+
+
+def assert_next_runner_completes(database, expected: dict[str, str]) -> None:
+    started = time.monotonic()
+    migrate(database)
+    assert time.monotonic() - started < 5, "the next runner was blocked"
+    assert snapshot(database) == expected
+
+
+def test_runner_killed_at_each_statement_is_completed_by_the_next(server, checkout):
+    """Every boundary, on three small files: the statements around a file are the same for a large one."""
+    for path in [*(checkout / "schema").iterdir(), *(checkout / "migrations").iterdir()]:
+        path.unlink()
+    for number, previous in [(1, ""), (2, "'001_a'")]:
+        (checkout / "schema" / f"00{number}_a.sql").write_text(f"CREATE TABLE public.t{number} (a integer);\n")
+        (checkout / "migrations" / f"00{number}_a.py").write_text(
+            f"from yoyo import step\nfrom runner.migrations import state\n__depends__ = {{{previous}}}\n"
+            f"steps = [step(state(__file__), 'DROP TABLE public.t{number}')]\n"
+        )
+    (checkout / "schema" / "000_extensions.sql").write_text("CREATE EXTENSION timescaledb;\n")
+    (checkout / "migrations" / "000_extensions.py").write_text(
+        "from yoyo import step\nfrom runner.migrations import state\n"
+        "steps = [step(state(__file__), 'DROP EXTENSION timescaledb')]\n"
+    )
+    (checkout / "schema" / "500_v.sql").write_text("CREATE OR REPLACE VIEW public.v AS SELECT * FROM public.t1;\n")
+    with _database(server, None) as whole:
+        migrate(whole)
+        expected = snapshot(whole)
+    instants = 0
+    while True:
+        with _database(server, None) as victim:
+            if not killed_runner(victim, instants):
+                break
+            assert_next_runner_completes(victim, expected)
+        instants += 1
+    assert instants > 20
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_runner_killed_at_any_statement_of_the_real_schema_is_completed_by_the_next(empty, db, seed):
+    assert killed_runner(empty, random.Random(seed).randrange(120))  # noqa: S311
+    assert_next_runner_completes(empty, snapshot(db))
+
+
+def test_table_in_use_makes_migrate_give_up_with_a_reason(db, checkout, monkeypatch):
+    monkeypatch.setattr(migrations, "LOCK_TIMEOUT_S", 0.2)
+    monkeypatch.setattr(migrations, "LOCK_ATTEMPTS", 2)
+    schema_file, _ = migrations.new("wait")
+    schema_file.write_text("ALTER TABLE public.assets ADD COLUMN venue text;\n")
+    with db.connect(autocommit=False) as reader, db.connect() as other:
+        reader.execute("SELECT * FROM assets")
+        with pytest.raises(Problem) as refused:
+            migrate(db)
+        assert refused.value.hint
+        other.execute("SET statement_timeout = '1s'")
+        other.execute("SELECT * FROM assets")  # nobody queues behind the migration
+    assert [file.name for file in migrate(db).pending] == [schema_file.name]
+
+
+def test_verify_names_what_was_changed_by_hand(db):
+    with db.connect() as connection:
+        assert catalog.differences(connection) == []
+        connection.execute("ALTER TABLE signals DROP CONSTRAINT signals_confidence_in_range")
+        connection.execute("ALTER TABLE users ALTER COLUMN full_name SET NOT NULL")
+        connection.execute("DROP INDEX trades_asset_id_idx")
+        connection.execute("CREATE TABLE mine (a integer)")  # what a user adds is his own affair
+        assert sorted(catalog.differences(connection)) == [
+            "column public.users.full_name is different",
+            "constraint public.signals.signals_confidence_in_range is missing",
+            "index trades_asset_id_idx is missing",
+        ]
+
+
+def test_history_tells_what_was_applied_and_undone(empty):
+    migrate(empty)
+    with empty.connect() as connection:
+        migrations.rollback(connection, 1)
+        steps = [(operation, migration) for _, operation, migration, _ in migrations.history(connection)]
+    assert steps == [("apply", file.migration_id) for file in STATE] + [("rollback", STATE[-1].migration_id)]
+
+
+def test_printed_sql_is_what_migrate_runs(empty, db):
+    with empty.connect() as connection:
+        script = "".join(migrations.pending_sql(migrations.make_plan(connection)))
+    with empty.connect() as connection:
+        connection.execute("SET client_min_messages = warning")
+    subprocess.run(["psql", "-X", "-q", "-v", "ON_ERROR_STOP=1", "-d", empty.url], input=script, text=True,  # noqa: S607
+                   check=True, capture_output=True)
+    assert snapshot(empty) == snapshot(db)
+
+
+@pytest.mark.parametrize("file", STATE, ids=lambda file: file.name)
+def test_each_state_file_has_a_migration(file):
+    assert (config.MIGRATIONS / f"{file.migration_id}.py").exists()

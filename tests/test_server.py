@@ -1,0 +1,350 @@
+"""The embedded server, on a real PostgreSQL: what `up`, `down` and `url` promise."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import psycopg
+import pytest
+
+from runner import installation as installations
+from runner import server
+from runner.errors import Problem
+
+
+@pytest.fixture
+def home(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A state directory of our own; not tmp_path, which the server's account could not enter."""
+    directory = Path(tempfile.mkdtemp(prefix="tm-"))
+    directory.chmod(0o755)
+    monkeypatch.setenv("TIDEMARK_HOME", str(directory))
+    yield directory
+    for edition in ("apache", "community"):
+        server.down(edition)
+    shutil.rmtree(directory)
+
+
+@pytest.fixture(scope="module")
+def installation() -> installations.Installation:
+    return installations.find_installation()
+
+
+@pytest.fixture(scope="module")
+def running(installation: installations.Installation) -> Iterator[server.Server]:
+    with server.throwaway(installation, installation.editions[-1]) as started:
+        yield started
+
+
+def ask(where: server.Server, query: str, dbname: str = "postgres") -> object:
+    with psycopg.connect(where.url(dbname), autocommit=True) as connection:
+        return connection.execute(query).fetchone()[0]
+
+
+def postmaster(where: server.Server) -> int:
+    return int((where.data / "postmaster.pid").read_text().split()[0])
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("listen_addresses", "127.0.0.1"),
+        ("TimeZone", "UTC"),
+        ("log_timezone", "UTC"),
+        ("server_encoding", "UTF8"),
+        ("data_checksums", "on"),
+        ("timescaledb.telemetry_level", "off"),
+        ("timescaledb.max_background_workers", "0"),
+        ("fsync", "off"),
+    ],
+)
+def test_the_server_runs_with_the_promised_setting(running: server.Server, name: str, value: str) -> None:
+    assert ask(running, f"SELECT current_setting('{name}')") == value
+
+
+def test_timescaledb_is_preloaded_and_its_settings_are_accepted(running: server.Server) -> None:
+    assert ask(running, "SHOW shared_preload_libraries").split(",")[0] == "timescaledb"
+    assert ask(running, "SELECT count(*) FROM pg_file_settings WHERE error IS NOT NULL") == 0
+    assert ask(running, "SELECT count(*) FROM pg_stat_activity WHERE backend_type LIKE 'TimescaleDB%'") == 0
+
+
+def test_the_time_zone_does_not_depend_on_the_machine(running: server.Server) -> None:
+    ours = "SELECT count(*) FROM pg_settings WHERE name ~* 'timezone$' AND sourcefile ~ 'tidemark.conf$'"
+    assert ask(running, ours) == 2
+
+
+def test_databases_sort_by_code_point(running: server.Server) -> None:
+    assert ask(running, "SELECT datcollate FROM pg_database WHERE datname = 'template1'") == "C.UTF-8"
+
+
+def test_the_server_is_not_root_and_only_it_and_the_caller_reach_the_socket(running: server.Server) -> None:
+    owner = running.data.stat().st_uid
+    assert owner != 0
+    assert Path("/proc", str(postmaster(running))).stat().st_uid == owner
+    assert running.socket_dir.stat().st_mode & 0o077 == 0
+    assert (running.socket_dir / f".s.PGSQL.{running.port}").stat().st_mode & 0o077 == 0
+    assert ask(running, "SELECT current_user") == "postgres"
+
+
+def test_tcp_asks_for_a_password(running: server.Server) -> None:
+    tcp = f"host=127.0.0.1 port={running.port} user=postgres dbname=postgres connect_timeout=5"
+    with pytest.raises(psycopg.OperationalError, match="password"):
+        psycopg.connect(tcp)
+    with psycopg.connect(running.url("postgres"), autocommit=True) as connection:
+        connection.execute("CREATE ROLE visitor LOGIN PASSWORD 'a long one'")
+    with psycopg.connect(tcp.replace("user=postgres", "user=visitor"), password="a long one"):  # noqa: S106
+        pass
+
+
+def test_psql_accepts_the_url(running: server.Server) -> None:
+    psql = [running.installation.bindir / "psql", "-XAtc", "SELECT 1", running.url("postgres")]
+    assert subprocess.run(psql, capture_output=True, text=True).stdout == "1\n"
+
+
+def test_a_throwaway_server_is_gone_afterwards(installation: installations.Installation) -> None:
+    with server.throwaway(installation, "apache", {"work_mem": "5MB"}) as started:
+        process = postmaster(started)
+        assert ask(started, "SHOW work_mem") == "5MB"
+        assert ask(started, "SHOW timescaledb.license") == "apache"
+    assert not started.directory.exists()
+    assert not Path("/proc", str(process), "cwd").exists()
+
+
+def test_up_makes_the_database_and_a_second_up_changes_nothing_and_is_fast(home: Path) -> None:
+    first = server.up()
+    process = postmaster(first)
+    assert ask(first, "SELECT current_database()", "tidemark") == "tidemark"
+    began = time.monotonic()
+    assert server.up().url() == first.url() == server.url()
+    assert time.monotonic() - began < 0.3
+    assert postmaster(first) == process
+
+
+def test_down_stops_and_up_brings_the_data_back(home: Path) -> None:
+    first = server.up()
+    with psycopg.connect(first.url()) as connection:
+        connection.execute("CREATE TABLE kept AS SELECT 42 AS answer")
+    assert server.down().url() == first.url()
+    assert not first.alive
+    assert server.down() is None
+    with pytest.raises(Problem, match="not running"):
+        server.url()
+    assert ask(server.up(), "SELECT answer FROM kept", "tidemark") == 42
+
+
+def test_nothing_runs_before_the_first_up(home: Path) -> None:
+    assert server.embedded() is None
+    assert server.down() is None
+    assert list(home.iterdir()) == []
+
+
+def test_a_killed_server_is_recovered(home: Path) -> None:
+    first = server.up()
+    with psycopg.connect(first.url()) as connection:
+        connection.execute("CREATE TABLE kept AS SELECT 42 AS answer")
+    os.kill(postmaster(first), signal.SIGKILL)
+    while first.alive:
+        time.sleep(0.01)
+    assert ask(server.up(), "SELECT answer FROM kept", "tidemark") == 42
+
+
+def test_a_process_number_that_is_somebody_elses_by_now_is_no_server(home: Path) -> None:
+    first = server.up()
+    pid_file = first.data / "postmaster.pid"
+    lines = pid_file.read_text().split("\n")
+    owner = first.data.stat()
+    server.down()
+    as_the_owner = {"user": owner.st_uid} if os.geteuid() == 0 else {}
+    other = subprocess.Popen(["/bin/sleep", "60"], cwd="/", **as_the_owner)
+    try:
+        pid_file.write_text("\n".join([str(other.pid), *lines[1:]]))
+        os.chown(pid_file, owner.st_uid, owner.st_gid)
+        assert not first.alive
+        assert server.up().running
+        assert other.poll() is None
+    finally:
+        other.kill()
+        other.wait()
+
+
+def test_a_port_that_is_taken_is_passed_over(home: Path) -> None:
+    port = server.up().port
+    server.down()
+    with socket.create_server(("127.0.0.1", port)):
+        moved = server.up()
+    assert moved.port > port
+    assert f"port={moved.port}" in server.url()
+    assert ask(moved, "SHOW port") == str(moved.port)
+
+
+def test_several_up_at_once_make_one_server(home: Path) -> None:
+    code = "from runner import server; print((server.up().data / 'postmaster.pid').read_text().split()[0])"
+    several = [
+        subprocess.Popen([sys.executable, "-c", code], cwd=server.ROOT, stdout=subprocess.PIPE, text=True)
+        for _ in range(4)
+    ]
+    pids = [one.communicate()[0] for one in several]
+    assert [one.returncode for one in several] == [0] * 4
+    assert len(set(pids)) == 1
+
+
+def test_an_interrupted_creation_is_made_good(home: Path, installation: installations.Installation) -> None:
+    half = server.Server(home / "half", installation, "apache")
+    (half.directory / "data.new").mkdir(parents=True)
+    (half.directory / "data.new" / "PG_VERSION").write_text("half")
+    try:
+        half.start()
+        assert ask(half, "SELECT 1") == 1
+        assert not (half.directory / "data.new").exists()
+    finally:
+        half.stop()
+
+
+def test_a_strict_umask_does_not_lock_the_servers_account_out(home: Path) -> None:
+    previous = os.umask(0o077)
+    try:
+        assert server.up().running
+    finally:
+        os.umask(previous)
+
+
+def test_the_editions_of_a_community_build_live_side_by_side(
+    home: Path, installation: installations.Installation
+) -> None:
+    if not installation.community:
+        pytest.skip("needs a Community build of TimescaleDB: set TIDEMARK_PG_BIN")
+    community, apache = server.up(), server.up("apache")
+    assert ask(community, "SHOW timescaledb.license") == "timescale"
+    assert ask(apache, "SHOW timescaledb.license") == "apache"
+    assert apache.data != community.data
+    assert server.up().url() == server.url() == apache.url()
+    assert server.url("community") == community.url()
+    server.down()
+    assert (apache.alive, community.alive) == (False, True)
+
+
+def test_an_apache_build_does_not_start_as_community(home: Path, installation: installations.Installation) -> None:
+    apache_only = replace(installation, community=False)
+    assert apache_only.editions == ("apache",)
+    with pytest.raises(Problem, match="no community edition"):
+        server.Server(home / "x", apache_only, "community")
+
+
+def test_a_server_that_does_not_start_says_why(home: Path, installation: installations.Installation) -> None:
+    settings = {"shared_preload_libraries": "no_such_library"}
+    broken = server.Server(home / "x", installation, "apache", settings)
+    with pytest.raises(Problem) as raised:
+        broken.start()
+    assert "no_such_library" in raised.value.detail
+    assert str(broken.log) in raised.value.hint
+
+
+def test_a_socket_path_too_long_for_the_kernel_is_refused_at_once(
+    home: Path, installation: installations.Installation
+) -> None:
+    deep = server.Server(home / ("x" * 80), installation, "apache")
+    with pytest.raises(Problem) as raised:
+        deep.start()
+    assert "TIDEMARK_HOME" in raised.value.hint
+    assert not deep.directory.exists()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root runs the server as another account")
+def test_a_place_that_the_servers_account_cannot_enter_is_named(
+    home: Path, installation: installations.Installation
+) -> None:
+    (home / "private").mkdir(mode=0o700)
+    with pytest.raises(Problem) as raised:
+        server.Server(home / "private" / "x", installation, "apache").start()
+    assert "must be able to reach" in raised.value.hint
+
+
+def build(directory: Path, major: int, timescaledb: str | None, tsl: bool = False) -> Path:
+    """A directory that looks like an installation, for finding one (nothing in it is started)."""
+    for name in ("postgres", "initdb", "pg_ctl"):
+        (directory / "bin").mkdir(parents=True, exist_ok=True)
+        (directory / "bin" / name).touch()
+    pg_config = directory / "bin" / "pg_config"
+    answer = f"'PostgreSQL {major}.3' {directory}/lib {directory}/share"
+    pg_config.write_text(f"#!/bin/sh\nprintf '%s\\n' {answer}\n")
+    pg_config.chmod(0o755)
+    (directory / "lib").mkdir()
+    (directory / "share" / "extension").mkdir(parents=True)
+    if timescaledb:
+        control = directory / "share" / "extension" / "timescaledb.control"
+        control.write_text(f"# timescaledb extension\ndefault_version = '{timescaledb}'\n")
+    if tsl:
+        (directory / "lib" / f"timescaledb-tsl-{timescaledb}.so").touch()
+    return directory / "bin"
+
+
+@pytest.mark.parametrize(
+    ("major", "timescaledb", "reason"),
+    [
+        (14, "2.19.3", "PostgreSQL 14 in .* is older than 15"),
+        (15, None, "has no TimescaleDB"),
+        (15, "2.9.10", "2.9.10 .* is older than 2.19.3"),
+    ],
+)
+def test_an_installation_that_will_not_do_is_refused_with_the_reason(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, major: int, timescaledb: str | None, reason: str
+) -> None:
+    monkeypatch.setenv("TIDEMARK_PG_BIN", str(build(tmp_path / "pg", major, timescaledb)))
+    with pytest.raises(Problem, match=reason):
+        installations.installations()
+
+
+def test_tidemark_pg_bin_is_the_only_candidate(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    bindir = build(tmp_path / "pg", 15, "2.19.3")
+    monkeypatch.setenv("TIDEMARK_PG_BIN", str(bindir))
+    assert [found.bindir for found in installations.installations()] == [bindir]
+    monkeypatch.setenv("TIDEMARK_PG_BIN", str(tmp_path))
+    with pytest.raises(Problem, match="TIDEMARK_PG_BIN"):
+        installations.installations()
+
+
+def test_community_comes_before_apache_and_newer_before_older(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("TIDEMARK_PG_BIN", raising=False)
+    monkeypatch.setattr(installations, "setting", os.environ.get)
+    builds = [
+        build(tmp_path / "a", 17, "2.31.0"),
+        build(tmp_path / "b", 15, "2.19.3", tsl=True),
+        build(tmp_path / "c", 18, "2.31.0+dfsg"),
+        build(tmp_path / "d", 16, "2.18.0"),
+    ]
+    monkeypatch.setattr(installations, "GLOBS", [f"{tmp_path}/*/bin".lstrip("/")])
+    monkeypatch.setenv("PATH", "/nonexistent")
+    assert [found.bindir for found in installations.installations()] == [builds[1], builds[2], builds[0]]
+    assert installations.find_installation("apache").bindir == builds[1]
+
+
+def test_a_machine_without_timescaledb_is_told_apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("TIDEMARK_PG_BIN", raising=False)
+    monkeypatch.setattr(installations, "setting", os.environ.get)
+    monkeypatch.setattr(installations, "GLOBS", [f"{tmp_path}/*/bin".lstrip("/")])
+    monkeypatch.setenv("PATH", "/nonexistent")
+    build(tmp_path / "a", 16, None)
+    with pytest.raises(installations.NoInstallation, match=r"PostgreSQL 16 in .* has no TimescaleDB"):
+        installations.find_installation()
+    build(tmp_path / "b", 16, "2.20.0")
+    with pytest.raises(Problem, match="Apache-only") as raised:
+        installations.find_installation("community")
+    assert not isinstance(raised.value, installations.NoInstallation)
+
+
+def test_each_checkout_has_its_own_state(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    here = server._state()
+    monkeypatch.setattr(server, "ROOT", Path("/elsewhere", server.ROOT.name))
+    assert server._state() != here
+    assert server._state().parent == here.parent == home
