@@ -18,7 +18,7 @@ help: ## List the targets
 $(VENV)/installed: pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Tidemark needs Python 3.11 or newer"; exit 2; }
 	@$(PYTHON) -m venv $(VENV) || { echo "install the package python3-venv first"; exit 2; }
-	@$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	@$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[calendar,dev]'
 	@touch $@
 
 .PHONY: install
@@ -39,7 +39,7 @@ demo: migrate ## Load real daily bars and show what the database makes of them
 	@$(TIDEMARK) load --mode backfill --table candles --interval 1d "$$($(DEMO))"
 	@for question in daily_bars weekly_bars latest_prices coverage; do \
 		echo; sed -n '1s/^-- //p' queries/$$question.sql; \
-		$(TIDEMARK) psql -X -q -P pager=off -f queries/$$question.sql; \
+		$(TIDEMARK) psql -X -q -P pager=off -v count=5 -v interval=1d -f queries/$$question.sql; \
 	done
 
 .PHONY: test

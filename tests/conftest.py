@@ -16,7 +16,6 @@ from typing import Any
 import psycopg
 import pytest
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
-from pytest_postgresql import factories
 from pytest_postgresql.janitor import DatabaseJanitor
 
 from runner import migrations
@@ -71,7 +70,7 @@ def edition(request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture(scope="session")
 def server(request: pytest.FixtureRequest, edition: str) -> Iterator[SimpleNamespace]:
-    """A server of that edition, as pytest-postgresql describes one."""
+    """Where a server of that edition is reached."""
     with contextlib.ExitStack() as stack:
         url = request.config.getoption("--database-url")
         if not url:
@@ -79,9 +78,16 @@ def server(request: pytest.FixtureRequest, edition: str) -> Iterator[SimpleNames
         parameters = conninfo_to_dict(normalise(url))
         yield SimpleNamespace(
             host=parameters["host"], port=parameters.get("port", 5432), user=parameters["user"],
-            password=parameters.get("password"), options="", maintenance_dbname=parameters.get("dbname", "postgres"),
-            template_dbname=None,
+            password=parameters.get("password"), maintenance_dbname=parameters.get("dbname", "postgres"),
         )
+
+
+def _janitor(server: SimpleNamespace, name: str, **options: Any) -> DatabaseJanitor:
+    """pytest-postgresql's keeper of one database: made on entry, dropped on exit whoever is connected."""
+    return DatabaseJanitor(
+        user=server.user, host=server.host, port=server.port, password=server.password, dbname=name,
+        maintenance_dbname=server.maintenance_dbname, connection_timeout=10, **options,
+    )
 
 
 def _migrate(host: str, port: str, user: str, dbname: str, password: str | None, **_: Any) -> None:
@@ -90,7 +96,12 @@ def _migrate(host: str, port: str, user: str, dbname: str, password: str | None,
         migrations.migrate(connection)
 
 
-migrated = factories.postgresql_noproc(depends_on="server", dbname="tidemark_test", load=[_migrate])
+@pytest.fixture(scope="session")
+def template(server: SimpleNamespace) -> Iterator[str]:
+    """Name of the migrated database that the tests' own are cloned from."""
+    with _janitor(server, "tidemark_test_template", as_template=True) as janitor:
+        janitor.load(_migrate)
+        yield janitor.dbname
 
 
 @dataclass(frozen=True)
@@ -104,21 +115,18 @@ class Database:
 
 
 @contextlib.contextmanager
-def _database(server: Any, template: str | None) -> Iterator[Database]:
+def _database(server: SimpleNamespace, template: str | None) -> Iterator[Database]:
     name = f"tidemark_test_{next(_serial)}"
-    with DatabaseJanitor(
-        user=server.user, host=server.host, port=server.port, password=server.password, dbname=name,
-        template_dbname=template, maintenance_dbname=server.maintenance_dbname,
-    ):
+    with _janitor(server, name, template_dbname=template):
         yield Database(make_conninfo(
             host=server.host, port=server.port, user=server.user, password=server.password, dbname=name
         ))
 
 
 @pytest.fixture
-def db(server: SimpleNamespace, migrated: Any) -> Iterator[Database]:
+def db(server: SimpleNamespace, template: str) -> Iterator[Database]:
     """A migrated database of the test's own."""
-    with _database(migrated, migrated.template_dbname) as database:
+    with _database(server, template) as database:
         yield database
 
 
@@ -130,8 +138,8 @@ def empty(server: SimpleNamespace) -> Iterator[Database]:
 
 
 @pytest.fixture(scope="session")
-def _shared(server: SimpleNamespace, migrated: Any) -> Iterator[Database]:
-    with _database(migrated, migrated.template_dbname) as database:
+def _shared(server: SimpleNamespace, template: str) -> Iterator[Database]:
+    with _database(server, template) as database:
         yield database
 
 
