@@ -8,6 +8,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 TIDEMARK := $(BIN)/tidemark
 YES := $(shell test -t 0 || echo --yes)
+SUDO := $(shell test "$$(id -u)" = 0 || echo sudo)
 HAS_URL := $(shell test -n "$$DATABASE_URL" || grep -qs '^DATABASE_URL=.' .env && echo yes)
 DEMO := $(BIN)/python -c 'import bokeh_sampledata, pathlib; print(pathlib.Path(bokeh_sampledata.__file__).parent / "_data/stocks.csv.gz")'
 
@@ -17,7 +18,10 @@ help: ## List the targets
 
 $(VENV)/installed: pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Tidemark needs Python 3.11 or newer"; exit 2; }
-	@$(PYTHON) -m venv $(VENV) || { echo "install the package python3-venv first"; exit 2; }
+	@$(PYTHON) -c 'import ensurepip' 2>/dev/null || { echo "installing the package python3-venv" >&2; $(SUDO) sh -c \
+		'apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -qq $(YES) python3-venv >/dev/null'; } \
+		|| { echo "Tidemark needs Python's venv module: install python3-venv" >&2; exit 2; }
+	@$(PYTHON) -m venv $(VENV)
 	@$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[calendar,dev]'
 	@touch $@
 
