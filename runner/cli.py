@@ -6,12 +6,14 @@ import json
 import os
 import sys
 from collections.abc import Sequence
+from datetime import datetime
+from pathlib import Path
 from typing import Any, NoReturn
 
 import click
 import psycopg
 
-from runner import catalog, config, migrations, provision, server
+from runner import calendars, catalog, config, loader, migrations, provision, server
 from runner.database import connect, normalise, where
 from runner.errors import Problem
 from runner.installation import NoInstallation, find_installation
@@ -229,6 +231,57 @@ def _refuse_differences(connection: psycopg.Connection) -> None:
             f"{len(found)} object(s) differ from schema/", detail="; ".join(found[:20]),
             hint="undo the change by hand, or put it into a migration",
         )
+
+
+@main.command()
+@click.argument("files", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.option("--table", type=click.Choice(["timeseries_data", "candles", "quotes"]), default="timeseries_data",
+              show_default=True, help="Where the records go.")
+@click.option("--source", help="Source of the records.  [default: the file's name without its endings]")
+@click.option("--symbol", help="Symbol of all records, where the file has no such column.")
+@click.option("--exchange", help="Exchange of the symbols.")
+@click.option("--asset-type", default="stock", show_default=True, help="Type of assets that are created.")
+@click.option("--interval", help="Length of the bars, e.g. 1m or 1d, where the file has no such column.")
+@click.option("--mode", default="live", show_default=True, help="backfill, live, correction or replay.")
+def load(files: tuple[Path, ...], **options: Any) -> None:
+    """Load CSV, JSON or NDJSON FILES, plain or gzipped. Run it again to complete an interrupted load."""
+    size = sum(path.stat().st_size for path in files if path.is_file())
+    hidden = not sys.stderr.isatty()
+    with (
+        database() as connection,
+        click.progressbar(length=size, label="loading", file=sys.stderr, hidden=hidden) as bar,
+    ):
+        try:
+            summaries = loader.load(connection, files, progress=bar.update, **options)
+        except loader.LoadFailed as failed:
+            _print_loads(failed.summaries)
+            raise
+    _print_loads(summaries)
+
+
+@main.command()
+@click.option("--from", "start", type=click.DateTime(["%Y-%m-%d"]), help="First date.  [default: 2000-01-01]")
+@click.option("--to", "end", type=click.DateTime(["%Y-%m-%d"]), help="Last date.  [default: end of next year]")
+@click.option("--market", "markets", multiple=True, help="Only this one; repeatable.  [default: all]")
+def calendar(start: datetime | None, end: datetime | None, markets: tuple[str, ...]) -> None:
+    """Fill market_calendar and time_index; rows of origin manual are never touched."""
+    first, last = calendars.default_period()
+    with database() as connection:
+        stored = calendars.fill(
+            connection, start.date() if start else first, end.date() if end else last,
+            markets=markets or calendars.MARKETS,
+        )
+    _table(["market", "inserted", "updated", "deleted", "kept"],
+           [[s.market, s.inserted, s.updated, s.deleted, s.kept] for s in stored])
+
+
+def _print_loads(summaries: Sequence[loader.Summary]) -> None:
+    _table(
+        ["file", "read", "written", "rejected", "seconds", ""],
+        [[s.file.name, s.read, s.written, s.rejected, f"{s.seconds:.1f}",
+          s.error or ("already loaded" if s.already_loaded else
+                      f"see ingestion_rejects, task {s.task_id}" if s.rejected else "")] for s in summaries],
+    )
 
 
 @main.command()
