@@ -56,7 +56,8 @@ OFFENDERS = {
     "every constraint's name ends as its kind has it": """
         SELECT k.conname FROM pg_constraint AS k JOIN relation AS r ON r.oid = k.conrelid
          WHERE (k.contype = 'p' AND k.conname !~ '_pkey$') OR (k.contype = 'u' AND k.conname !~ '_key$')
-            OR (k.contype = 'f' AND k.conname !~ '_fkey$') OR (k.contype = 'c' AND k.conname ~ '_(check|not_null)[0-9]*$')""",
+            OR (k.contype = 'f' AND k.conname !~ '_fkey$')
+            OR (k.contype = 'c' AND k.conname ~ '_(check|not_null)[0-9]*$')""",
     "every index's name ends in _idx or says what it keeps unique": """
         SELECT x.indexrelid::regclass::text FROM pg_index AS x JOIN relation AS r ON r.oid = x.indrelid
          WHERE x.indexrelid::regclass::text !~ CASE WHEN x.indisunique THEN '_(pkey|key)$' ELSE '_idx$' END""",
