@@ -48,8 +48,8 @@ COLUMNS = {
                    "prediction_for actual_price accuracy_score evaluated_at",
     "forecasts": "forecast_id source_id model_id made_at target_ts predicted lower upper actual absolute_error "
                  "percentage_error evaluated_at",
-    "signals": "signal_id asset_id strategy_id model_id ts signal_type strength confidence price target_price stop_loss "
-               "strategy rationale indicators_used interval is_active generated_at expires_at extra_data",
+    "signals": "signal_id asset_id strategy_id model_id ts signal_type strength confidence price target_price "
+               "stop_loss strategy rationale indicators_used interval is_active generated_at expires_at extra_data",
     "lineage": "lineage_id target_kind target_ref upstream_kind upstream_ref transformation version task_id",
     "backtest_configs": "strategy_id rule_id interval parameters",
     "backtest_results": "config_id total_return cagr sharpe sortino max_drawdown win_rate profit_factor trade_count "
