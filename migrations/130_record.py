@@ -4,7 +4,7 @@ from yoyo import step
 
 from runner.migrations import state
 
-__depends__ = {"120_quality"}
+__depends__ = {"125_quality_state"}
 
 steps = [step(state(__file__), """
 DROP TABLE public.data_policies;

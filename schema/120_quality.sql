@@ -105,10 +105,13 @@ CREATE TABLE public.anomalies (
 CREATE INDEX anomalies_source_id_idx ON public.anomalies (source_id, timestamp);
 CREATE INDEX anomalies_asset_id_idx ON public.anomalies (asset_id, timestamp);
 CREATE INDEX anomalies_episode_id_idx ON public.anomalies (episode_id);
+CREATE INDEX anomalies_confirmed_idx ON public.anomalies (table_name, series, timestamp)
+WHERE status = 'confirmed_error';
 CREATE INDEX anomalies_unreviewed_idx ON public.anomalies (severity DESC, timestamp DESC) WHERE status = 'open';
 COMMENT ON INDEX public.anomalies_source_id_idx IS 'Anomalies of a source over time.';
 COMMENT ON INDEX public.anomalies_asset_id_idx IS 'Anomalies of an asset over time.';
 COMMENT ON INDEX public.anomalies_episode_id_idx IS 'Anomalies of an episode.';
+COMMENT ON INDEX public.anomalies_confirmed_idx IS 'Rows that baselines leave out.';
 COMMENT ON INDEX public.anomalies_unreviewed_idx IS 'What nobody has looked at, worst and newest first.';
 COMMENT ON TABLE public.anomalies IS
 'Observations out of line with their baseline, with the figures to recompute the score: z_score is '

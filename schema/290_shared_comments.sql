@@ -11,6 +11,7 @@ BEGIN
                 ('updated_at', 'When the row was changed last; kept by a trigger.'),
                 ('quality_score', 'Quality from 0 to 100, with the reasons in quality_issues; NULL: not scored.'),
                 ('is_anomaly', 'Whether the row stands in anomalies.'),
+                ('is_excluded', 'Left out of aggregates: reviewed as a confirmed error, and the profile says so.'),
                 ('ingested_at', 'When the row arrived.')
                ) AS m (column_name, meaning)
           JOIN pg_catalog.pg_attribute AS a ON a.attname = m.column_name

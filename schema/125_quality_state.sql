@@ -1,0 +1,135 @@
+-- Quality: what the engine keeps for itself, the profiles that rows are judged by unless told otherwise, and the
+-- rules that ship.
+
+-- sum(bigint) answers in numeric and is slow in a moving frame. This one stays a bigint: two additions a row.
+CREATE AGGREGATE _tidemark.moving_sum(bigint) (
+    sfunc = pg_catalog.int8pl,
+    stype = bigint,
+    initcond = '0',
+    msfunc = pg_catalog.int8pl,
+    minvfunc = pg_catalog.int8mi,
+    mstype = bigint,
+    minitcond = '0',
+    parallel = safe
+);
+COMMENT ON AGGREGATE _tidemark.moving_sum(bigint) IS
+'Exact sum of whole numbers whose window frame moves cheaply; 0 over no rows. Inlined functions of the server only.';
+
+CREATE TYPE _tidemark.penalty AS (
+    penalty public.quality_penalty,
+    points smallint,
+    rule_id integer,
+    detail text
+);
+COMMENT ON TYPE _tidemark.penalty IS 'One reason for which a row lost points.';
+
+CREATE TYPE _tidemark.finding AS (
+    island integer, -- position of the series in the arguments of the judge
+    ts timestamptz,
+    previous double precision, -- the valid value before
+    reference double precision, -- median of the three valid values before
+    observed double precision,
+    expected double precision,
+    deviation double precision,
+    scale double precision,
+    samples integer,
+    z_score double precision, -- NULL: not judged by the detector
+    is_first boolean -- first row of a session: judged among its like
+);
+COMMENT ON TYPE _tidemark.finding IS 'A row that a pass over its series found worth a closer look.';
+
+CREATE TYPE _tidemark.verdict AS (
+    series jsonb,
+    ts timestamptz,
+    score smallint,
+    is_anomaly boolean,
+    penalties _tidemark.penalty [],
+    severity public.anomaly_severity, -- NULL: leave a reviewed anomaly as it stands
+    kind public.anomaly_kind,
+    z_score double precision,
+    value double precision,
+    observed double precision,
+    expected double precision,
+    deviation double precision,
+    scale double precision,
+    samples integer
+);
+COMMENT ON TYPE _tidemark.verdict IS 'What a row is worth and why.';
+
+CREATE TABLE _tidemark.quality_targets (
+    hypertable regclass NOT NULL,
+    label text NOT NULL,
+    stem text NOT NULL,
+    series_columns text [] NOT NULL,
+    time_column text NOT NULL,
+    value_columns text [] NOT NULL,
+    open_column text,
+    source_column text,
+    interval_column text,
+    quality_profile_id integer NOT NULL,
+    is_attached boolean NOT NULL DEFAULT true,
+    builds bigint NOT NULL DEFAULT 0,
+    created_at timestamptz NOT NULL DEFAULT now(),
+
+    CONSTRAINT quality_targets_pkey PRIMARY KEY (hypertable),
+    CONSTRAINT quality_targets_label_key UNIQUE (label),
+    CONSTRAINT quality_targets_stem_key UNIQUE (stem),
+    CONSTRAINT quality_targets_quality_profile_id_fkey FOREIGN KEY (quality_profile_id)
+    REFERENCES public.quality_profiles (quality_profile_id)
+);
+CREATE INDEX quality_targets_quality_profile_id_idx ON _tidemark.quality_targets (quality_profile_id);
+COMMENT ON INDEX _tidemark.quality_targets_quality_profile_id_idx IS 'Hypertables that fall back on a profile.';
+COMMENT ON TABLE _tidemark.quality_targets IS 'Hypertables that attach_quality was called for.';
+COMMENT ON COLUMN _tidemark.quality_targets.hypertable IS 'The hypertable.';
+COMMENT ON COLUMN _tidemark.quality_targets.label IS 'Its name in quality_issues, anomalies and validation_rules.';
+COMMENT ON COLUMN _tidemark.quality_targets.stem IS 'Ending of the names of the functions made for it.';
+COMMENT ON COLUMN _tidemark.quality_targets.series_columns IS 'Columns that tell one series from another.';
+COMMENT ON COLUMN _tidemark.quality_targets.time_column IS 'Column that orders a series.';
+COMMENT ON COLUMN _tidemark.quality_targets.value_columns IS 'Columns of which the first that is not NULL is judged.';
+COMMENT ON COLUMN _tidemark.quality_targets.open_column IS 'First price of a bar, by which splits are recognised.';
+COMMENT ON COLUMN _tidemark.quality_targets.source_column IS 'Series column that refers to sources.';
+COMMENT ON COLUMN _tidemark.quality_targets.interval_column IS 'Series column that holds the length of a bar.';
+COMMENT ON COLUMN _tidemark.quality_targets.quality_profile_id IS 'Profile where neither source nor interval has one.';
+COMMENT ON COLUMN _tidemark.quality_targets.is_attached IS 'False after detach_quality, which an update respects.';
+COMMENT ON COLUMN _tidemark.quality_targets.builds IS
+'Counts the times its functions were made; raising it also makes whoever else changes rules wait.';
+COMMENT ON COLUMN _tidemark.quality_targets.created_at IS 'When the row was stored.';
+
+-- Lateness is not judged until somebody says how late is late: allowed_lag stays NULL here.
+INSERT INTO public.quality_profiles (name, data_type, interval, required_fields, transform, max_change) VALUES
+('ohlcv', 'ohlcv', NULL, '{open,high,low,close}', 'log_return', 0.5),
+('scalar', 'scalar', NULL, '{value}', 'level', 0.5),
+-- A score that crosses zero has no relative change.
+('sentiment', 'sentiment', NULL, '{value}', 'level', 'infinity'),
+('quote', NULL, NULL, '{price}', 'log_return', 0.5),
+('candle_1m', NULL, '1m', '{open,high,low,close}', 'log_return', 0.5),
+('candle_5m', NULL, '5m', '{open,high,low,close}', 'log_return', 0.5),
+('candle_15m', NULL, '15m', '{open,high,low,close}', 'log_return', 0.5),
+('candle_30m', NULL, '30m', '{open,high,low,close}', 'log_return', 0.5),
+('candle_1h', NULL, '1h', '{open,high,low,close}', 'log_return', 0.5),
+('candle_4h', NULL, '4h', '{open,high,low,close}', 'log_return', 0.5),
+('candle_1d', NULL, '1d', '{open,high,low,close}', 'log_return', 0.5),
+('candle_1w', NULL, '1w', '{open,high,low,close}', 'log_return', 0.5),
+('candle_1M', NULL, '1M', '{open,high,low,close}', 'log_return', 0.5);
+
+INSERT INTO public.validation_rules (name, applies_to, rule_type, severity, parameters) VALUES
+('timeseries_data_price_positive', 'timeseries_data', 'range', 'error',
+ '{"columns": ["open", "high", "low", "close"], "above": 0}'),
+('timeseries_data_bar_consistent', 'timeseries_data', 'ohlc_consistent', 'error', '{}'),
+('timeseries_data_volume_not_negative', 'timeseries_data', 'range', 'warning', '{"column": "volume", "min": 0}'),
+('timeseries_data_not_in_future', 'timeseries_data', 'not_future', 'error', '{"tolerance": "1 minute"}'),
+('timeseries_data_on_grid', 'timeseries_data', 'aligned', 'warning', '{}'),
+('timeseries_data_in_session', 'timeseries_data', 'session_open', 'warning', '{}'),
+('candles_price_positive', 'candles', 'range', 'error',
+ '{"columns": ["open", "high", "low", "close"], "above": 0}'),
+('candles_bar_consistent', 'candles', 'ohlc_consistent', 'error', '{}'),
+('candles_volume_not_negative', 'candles', 'range', 'warning', '{"column": "volume", "min": 0}'),
+('candles_not_in_future', 'candles', 'not_future', 'error', '{"tolerance": "1 minute"}'),
+('candles_on_grid', 'candles', 'aligned', 'warning', '{}'),
+('candles_in_session', 'candles', 'session_open', 'warning', '{}'),
+('quotes_price_positive', 'quotes', 'range', 'error', '{"columns": ["price", "bid", "ask"], "above": 0}'),
+('quotes_price_within_day', 'quotes', 'expression', 'warning', '{"expression": "price BETWEEN low AND high"}'),
+('quotes_bid_not_above_ask', 'quotes', 'expression', 'error', '{"expression": "bid <= ask"}'),
+('quotes_volume_not_negative', 'quotes', 'range', 'warning', '{"column": "volume", "min": 0}'),
+('quotes_not_in_future', 'quotes', 'not_future', 'error', '{"tolerance": "1 minute"}'),
+('quotes_in_session', 'quotes', 'session_open', 'warning', '{}');
