@@ -1,0 +1,20 @@
+"""Compression after 30 days for every hypertable; no retention."""
+
+from yoyo import step
+
+from runner.migrations import state
+
+__depends__ = {"300_rollups"}
+
+# What is compressed stays compressed, and can be.
+steps = [step(state(__file__), """
+DROP FUNCTION IF EXISTS public.chunk_compression_stats();
+SELECT public.delete_job(j.job_id)
+  FROM timescaledb_information.jobs AS j
+ WHERE j.proc_schema = '_tidemark'
+    OR (j.proc_name = 'policy_compression'
+        AND j.hypertable_schema = 'public'
+        AND j.hypertable_name IN (SELECT p.hypertable FROM public.data_policies AS p));
+DELETE FROM public.data_policies;
+ALTER TABLE public.data_policies DROP COLUMN segment_by;
+""")]

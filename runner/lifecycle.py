@@ -1,0 +1,282 @@
+"""Refreshing, compressing, archiving and dropping history; what it all amounts to.
+
+Every function takes an autocommit connection: the work is done in many transactions, one per chunk, so that a run
+that is interrupted has done a part of it for good.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from itertools import count
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import psycopg
+from psycopg import sql
+from psycopg.rows import dict_row
+
+from runner.errors import Problem
+from runner.sql_files import named_statements
+
+if TYPE_CHECKING:
+    import pyarrow
+
+STATEMENTS = named_statements("lifecycle.sql")
+BATCH_ROWS = 50_000
+ARROW_TYPES = {  # everything else is stored as PostgreSQL writes it, in text
+    "smallint": "int16", "integer": "int32", "bigint": "int64", "real": "float32", "double precision": "float64",
+    "boolean": "bool", "text": "string",
+}
+
+Progress = Callable[[int, int, "Chunk"], None]  # done before this one, of how many, the next one
+
+
+def _no_progress(done: int, total: int, chunk: Chunk) -> None:
+    pass
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """A chunk of a hypertable, both as the server writes them; `before` and `after` are bytes, None: nobody asked."""
+
+    hypertable: str
+    name: str
+    range_start: datetime
+    range_end: datetime
+    rows: int | None = None
+    before: int | None = None
+    after: int | None = None
+    archive: Path | None = None
+
+
+def _ask(connection: psycopg.Connection, statement: str, **values: Any) -> psycopg.Cursor:
+    return connection.execute(STATEMENTS[statement], values)
+
+
+def refresh(connection: psycopg.Connection, start: datetime | None = None, end: datetime | None = None) -> None:
+    """Bring all aggregates up to date; with bounds, recompute what lies between them."""
+    connection.execute("CALL public.refresh_aggregates(%s::timestamptz, %s::timestamptz)", (start, end))
+
+
+def compress(
+    connection: psycopg.Connection, older_than: str | None = None, progress: Progress = _no_progress
+) -> list[Chunk]:
+    """Compress what is due, by age (an interval, e.g. `7 days`) or by data_policies; the chunks, before and after.
+
+    Raises Problem on Apache-2, which has no compression.
+    """
+    if _ask(connection, "server").fetchone()[0] != "community":
+        raise Problem(
+            "this edition of TimescaleDB has no compression: nothing changed", detail="license: apache",
+            hint="history can still be archived and dropped: tidemark clean --archive DIR",
+        )
+    due = [Chunk(*row) for row in _ask(connection, "due_for_compression", older_than=older_than)]
+    done = []
+    for number, chunk in enumerate(due):
+        progress(number, len(due), chunk)
+        before = _ask(connection, "chunk_bytes", chunk=chunk.name).fetchone()[0]
+        _ask(connection, "compress", hypertable=chunk.hypertable, chunk=chunk.name)
+        after = _ask(connection, "chunk_bytes", chunk=chunk.name).fetchone()[0]
+        done.append(Chunk(chunk.hypertable, chunk.name, chunk.range_start, chunk.range_end, None, before, after))
+    return done
+
+
+def what_would_go(connection: psycopg.Connection) -> list[Chunk]:
+    """The chunks that `clean` would drop now, with their rows counted, oldest first; empty while no policy drops."""
+    return [
+        Chunk(hypertable, name, start, end, before=size,
+              rows=_ask(connection, "checksum", relation=name, hypertable=hypertable).fetchone()[0])
+        for hypertable, name, start, end, size in _ask(connection, "expired").fetchall()
+    ]
+
+
+def clean(
+    connection: psycopg.Connection, archive: Path | None = None, progress: Progress = _no_progress
+) -> list[Chunk]:
+    """Drop what has outlived data_policies, after writing it to Parquet files below `archive` where that is given.
+
+    A chunk is dropped in the transaction that has proved its file complete: the file is read back into the
+    server, and row count and checksum are those of the chunk. Returns what was dropped. Raises Problem where a
+    chunk had to stay; those before it are gone.
+    """
+    if archive is not None:
+        _pyarrow()  # before anything is refreshed or dropped
+    due = [Chunk(*row[:4], before=row[4]) for row in _ask(connection, "expired")]
+    dropped = []
+    for number, chunk in enumerate(due):
+        progress(number, len(due), chunk)
+        connection.execute(
+            "CALL _tidemark.refresh_before_drop(%s::regclass, %s::timestamptz)", (chunk.hypertable, chunk.range_end)
+        )
+        with connection.transaction():
+            # Readers go on, writers wait: what is archived is what is dropped.
+            connection.execute(sql.SQL("LOCK TABLE {} IN SHARE ROW EXCLUSIVE MODE").format(sql.SQL(chunk.name)))
+            path = archive_chunk(connection, chunk, archive) if archive is not None else None
+            rows = _ask(connection, "drop", hypertable=chunk.hypertable, chunk=chunk.name).fetchone()[0]
+            if rows is None:
+                raise Problem(
+                    f"{chunk.name} of {chunk.hypertable} cannot be dropped yet",
+                    detail=f"transactions that write to it go on; {len(dropped)} other chunk(s) were dropped",
+                    hint="run it again when they have ended",
+                )
+        dropped.append(Chunk(
+            chunk.hypertable, chunk.name, chunk.range_start, chunk.range_end, rows, chunk.before, archive=path
+        ))
+    return dropped
+
+
+def archive_chunk(connection: psycopg.Connection, chunk: Chunk, directory: Path) -> Path:
+    """Write a chunk to `directory/hypertable=NAME/start=INSTANT/rows.parquet` and prove that nothing is missing.
+
+    To be called in a transaction in which nobody can write to the chunk. The file appears under its name only
+    when it is complete and on disk; one that is there already, from a run that did not get further, is replaced.
+    """
+    parquet = _pyarrow()
+    start = chunk.range_start.astimezone(UTC).strftime("%Y-%m-%dT%H%M%SZ")
+    folder = directory / f"hypertable={chunk.hypertable.removeprefix('public.')}" / f"start={start}"
+    folder.mkdir(parents=True, exist_ok=True)
+    partial = folder / "rows.parquet.partial"
+    columns = _ask(connection, "columns", hypertable=chunk.hypertable).fetchall()
+    schema = _schema(columns)
+    try:
+        with parquet.ParquetWriter(partial, schema, compression="zstd") as writer:
+            for batch in _batches(connection, chunk, columns, schema):
+                writer.write_batch(batch)
+        _prove(connection, chunk, partial)
+        with partial.open("rb") as file:
+            os.fsync(file.fileno())
+        path = folder / "rows.parquet"
+        for number in count(2):
+            if not path.exists() or _holds(connection, chunk, path):
+                break
+            path = folder / f"rows-{number}.parquet"
+        partial.replace(path)
+        _sync(folder)
+    except BaseException:
+        partial.unlink(missing_ok=True)
+        raise
+    return path
+
+
+def _prove(connection: psycopg.Connection, chunk: Chunk, file: Path) -> None:
+    """Read the file back into the server and compare it with the chunk there."""
+    connection.execute(
+        sql.SQL("CREATE TEMPORARY TABLE archived (LIKE {}) ON COMMIT DROP").format(sql.SQL(chunk.hypertable))
+    )
+    read_back(connection, file, "pg_temp.archived")
+    expected = _ask(connection, "checksum", relation=chunk.name, hypertable=chunk.hypertable).fetchone()
+    found = _ask(connection, "checksum", relation="pg_temp.archived", hypertable=chunk.hypertable).fetchone()
+    connection.execute("DROP TABLE pg_temp.archived")
+    if found != expected:
+        raise Problem(
+            f"the archive of {chunk.name} is not what the chunk is: nothing was dropped",
+            detail=f"{expected[0]} rows, checksum {expected[1]}; read back {found[0]} rows, checksum {found[1]}",
+            hint="check the disk below the archive directory and run it again",
+        )
+
+
+def _holds(connection: psycopg.Connection, chunk: Chunk, file: Path) -> bool:
+    """Whether a chunk has all rows of an older file, as when a run ended between writing it and dropping the chunk."""
+    connection.execute(
+        sql.SQL("CREATE TEMPORARY TABLE archived (LIKE {}) ON COMMIT DROP").format(sql.SQL(chunk.hypertable))
+    )
+    read_back(connection, file, "pg_temp.archived")
+    (holds,) = connection.execute(sql.SQL(
+        "SELECT NOT EXISTS (SELECT t::text FROM pg_temp.archived AS t EXCEPT SELECT t::text FROM {} AS t)"
+    ).format(sql.SQL(chunk.name))).fetchone()
+    connection.execute("DROP TABLE pg_temp.archived")
+    return holds
+
+
+def read_back(connection: psycopg.Connection, file: Path, table: str) -> int:
+    """Copy the rows of an archive file into a table (an SQL name) with the same columns; returns how many."""
+    reader = _pyarrow().ParquetFile(file)
+    names = reader.schema_arrow.names
+    rows = 0
+    with connection.cursor() as cursor, cursor.copy(
+        sql.SQL("COPY {} ({}) FROM STDIN").format(sql.SQL(table), sql.SQL(", ").join(map(sql.Identifier, names)))
+    ) as copy:
+        for batch in reader.iter_batches(BATCH_ROWS):
+            for row in zip(*(column.to_pylist() for column in batch.columns), strict=True):
+                copy.write_row(row)
+            rows += batch.num_rows
+    return rows
+
+
+def maintain(connection: psycopg.Connection) -> bool:
+    """Refresh, compress and drop what is due; False where another session is at it and nothing was done."""
+    return connection.execute("CALL public.maintain()").fetchone()[0]
+
+
+def stats(connection: psycopg.Connection) -> dict[str, Any]:
+    """Rows, chunks, sizes, compression, aggregates with their lag, policies and jobs; ready for JSON."""
+    edition, timescaledb, postgresql, size = _ask(connection, "server").fetchone()
+    with connection.cursor(row_factory=dict_row) as cursor:
+        parts = {
+            name: [
+                {key: value.isoformat() if isinstance(value, datetime) else value for key, value in row.items()}
+                for row in cursor.execute(STATEMENTS[name])
+            ]
+            for name in ("hypertables", "aggregates", "policies", "jobs")
+        }
+    return {
+        "edition": edition, "timescaledb": timescaledb, "postgresql": postgresql, "database_bytes": size, **parts,
+    }
+
+
+def _batches(
+    connection: psycopg.Connection, chunk: Chunk, columns: list[tuple[str, str]], schema: pyarrow.Schema
+) -> Iterator[pyarrow.RecordBatch]:
+    """The chunk's rows, in the order of the primary key, as Parquet is to hold them."""
+    import pyarrow
+
+    key = [name for (name,) in _ask(connection, "primary_key", hypertable=chunk.hypertable)]
+    query = sql.SQL("SELECT {} FROM {}{}").format(
+        sql.SQL(", ").join(
+            sql.SQL("{}" if kind in ARROW_TYPES or kind == "timestamp with time zone" else "{}::text").format(
+                sql.Identifier(name)
+            ) for name, kind in columns
+        ),
+        sql.SQL(chunk.name),
+        sql.SQL(" ORDER BY {}").format(sql.SQL(", ").join(map(sql.Identifier, key))) if key else sql.SQL(""),
+    )
+    with connection.cursor("archive", binary=True) as cursor:
+        cursor.itersize = BATCH_ROWS
+        cursor.execute(query)
+        while rows := cursor.fetchmany(BATCH_ROWS):
+            columns_of_batch = zip(zip(*rows, strict=True), schema.types, strict=True)
+            yield pyarrow.RecordBatch.from_arrays(
+                [pyarrow.array(values, kind) for values, kind in columns_of_batch], schema=schema
+            )
+
+
+def _schema(columns: list[tuple[str, str]]) -> pyarrow.Schema:
+    import pyarrow
+
+    return pyarrow.schema([
+        (name, pyarrow.timestamp("us", "UTC") if kind == "timestamp with time zone"
+         else pyarrow.type_for_alias(ARROW_TYPES.get(kind, "string")))
+        for name, kind in columns
+    ])
+
+
+def _sync(folder: Path) -> None:
+    """Make a new name in a folder survive a power cut."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _pyarrow() -> Any:
+    try:
+        import pyarrow.parquet
+    except ImportError:
+        raise Problem(
+            "archiving needs the package pyarrow", hint="pip install 'tidemark[archive]'", exit_code=2
+        ) from None
+    return pyarrow.parquet

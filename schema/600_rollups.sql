@@ -1,0 +1,1079 @@
+-- Aggregates that are kept up to date. A definition (_tidemark.rollups) becomes, on Community, a continuous aggregate;
+-- on Apache-2 a table of precomputed buckets and a view that adds what is not in it:
+--
+--     buckets before the watermark            precomputed, read from the table
+--     those of them with logged changes       recomputed by the view until a refresh has done so
+--     buckets from the watermark on           computed by the view
+--
+-- so that the view answers at any moment what the raw rows say. Writing above the watermark costs nothing; below it,
+-- statement triggers log the series and the hours that changed, in the transaction that changed them.
+
+-- A relation's name with its schema, quoted.
+CREATE OR REPLACE FUNCTION _tidemark.qualified_name(p_relation regclass)
+    RETURNS text
+    LANGUAGE sql
+    STABLE
+    STRICT
+    SET search_path = pg_catalog, pg_temp
+AS $func$
+    SELECT format('%I.%I', n.nspname, c.relname)
+      FROM pg_catalog.pg_class AS c
+      JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
+     WHERE c.oid = p_relation;
+$func$;
+COMMENT ON FUNCTION _tidemark.qualified_name(regclass) IS 'A relation''s name with its schema, quoted.';
+
+-- The time column of a hypertable; raises TM601 where the relation is no hypertable over a timestamptz.
+CREATE OR REPLACE FUNCTION _tidemark.time_column(p_hypertable regclass)
+    RETURNS name
+    LANGUAGE plpgsql
+    STABLE
+    SET search_path = pg_catalog, pg_temp
+AS $func$
+DECLARE
+    v_column name;
+BEGIN
+    SELECT d.column_name INTO v_column
+      FROM timescaledb_information.dimensions AS d
+     WHERE format('%I.%I', d.hypertable_schema, d.hypertable_name) = _tidemark.qualified_name(p_hypertable)
+       AND d.dimension_number = 1
+       AND d.column_type = 'timestamptz'::regtype;
+    IF NOT FOUND THEN
+        RAISE EXCEPTION USING ERRCODE = 'TM601',
+            MESSAGE = format('%s is not a hypertable over a timestamptz', coalesce(p_hypertable::text, 'NULL')),
+            HINT = 'Make it one with create_hypertable.';
+    END IF;
+    RETURN v_column;
+END
+$func$;
+COMMENT ON FUNCTION _tidemark.time_column(regclass) IS
+'Time column of a hypertable; raises TM601 where the relation is no hypertable over a timestamptz.';
+
+-- The name under which a hypertable's helper objects go: fixed when its first aggregate is added.
+CREATE OR REPLACE FUNCTION _tidemark.source_name(p_hypertable regclass)
+    RETURNS text
+    LANGUAGE sql
+    STABLE
+    STRICT
+    SET search_path = pg_catalog, pg_temp
+AS $func$
+    SELECT s.name FROM _tidemark.rollup_sources AS s WHERE s.hypertable = p_hypertable;
+$func$;
+COMMENT ON FUNCTION _tidemark.source_name(regclass) IS 'Name under which a hypertable''s helper objects go.';
+
+-- The instant at which the bucket that starts at p_bucket ends. Calendar lengths are added in UTC, where buckets live,
+-- whatever the session's time zone.
+CREATE OR REPLACE FUNCTION _tidemark.bucket_end(
+    p_width interval,
+    p_bucket timestamptz
+)
+    RETURNS timestamptz
+    LANGUAGE sql
+    IMMUTABLE
+    STRICT
+    PARALLEL SAFE
+    SET search_path = pg_catalog, pg_temp
+AS $func$
+    SELECT (p_bucket AT TIME ZONE 'UTC' + p_width) AT TIME ZONE 'UTC';
+$func$;
+COMMENT ON FUNCTION _tidemark.bucket_end(interval, timestamptz) IS 'End of the bucket that starts at an instant.';
+
+-- The start of the first bucket that does not begin before p_at.
+CREATE OR REPLACE FUNCTION _tidemark.bucket_ceiling(
+    p_width interval,
+    p_at timestamptz
+)
+    RETURNS timestamptz
+    LANGUAGE sql
+    IMMUTABLE
+    STRICT
+    PARALLEL SAFE
+    SET search_path = pg_catalog, pg_temp
+AS $func$
+    SELECT CASE
+        WHEN NOT isfinite(p_at) OR public.time_bucket(p_width, p_at) = p_at THEN p_at
+        ELSE _tidemark.bucket_end(p_width, public.time_bucket(p_width, p_at))
+    END;
+$func$;
+COMMENT ON FUNCTION _tidemark.bucket_ceiling(interval, timestamptz) IS
+'Start of the first bucket that does not begin before an instant.';
+
+-- The SELECT of an aggregate, the one text that everything is made from: over the raw rows, or over p_parent, a
+-- relation with the columns of the parent. p_condition is added to the definition's filter; {time} in it, as in the
+-- definition, is the time column of the rows read.
+CREATE OR REPLACE FUNCTION _tidemark.rollup_query(
+    p_name text,
+    p_parent text,
+    p_condition text
+)
+    RETURNS text
+    LANGUAGE sql
+    STABLE
+    SET search_path = pg_catalog, pg_temp
+AS $func$
+    SELECT replace(
+        format(
+            'SELECT %1$s, public.time_bucket(%2$L::interval, {time}) AS %3$I, %4$s FROM %5$s%6$s GROUP BY %1$s, %7$s',
+            (SELECT string_agg(quote_ident(s.name), ', ' ORDER BY s.position)
+               FROM unnest(r.series) WITH ORDINALITY AS s (name, position)),
+            r.bucket,
+            r.bucket_column,
+            array_to_string(r.columns, ', '),
+            coalesce(p_parent, _tidemark.qualified_name(r.hypertable)),
+            (SELECT ' WHERE ' || string_agg('(' || c.condition || ')', ' AND ')
+               FROM (VALUES (p_condition), (CASE WHEN p_parent IS NULL THEN origin.filter END)) AS c (condition)
+              WHERE c.condition IS NOT NULL),
+            cardinality(r.series) + 1
+        ),
+        '{time}',
+        quote_ident(CASE WHEN p_parent IS NULL THEN _tidemark.time_column(r.hypertable) ELSE parent.bucket_column END)
+    )
+      FROM _tidemark.rollups AS r
+      LEFT JOIN _tidemark.rollups AS parent ON parent.name = r.parent
+     CROSS JOIN LATERAL (
+           WITH RECURSIVE up AS (
+               SELECT r.parent, r.filter
+                UNION ALL
+               SELECT u.parent, u.filter FROM up JOIN _tidemark.rollups AS u ON u.name = up.parent
+           )
+           SELECT up.filter FROM up WHERE up.parent IS NULL
+           ) AS origin
+     WHERE r.name = p_name;
+$func$;
+COMMENT ON FUNCTION _tidemark.rollup_query(text, text, text) IS
+'SELECT of an aggregate over the raw rows, or over a relation like its parent, with a condition of the caller''s.';
+
+-- The start of the first bucket of an aggregate that is not precomputed. Declared IMMUTABLE, which it is not, so that
+-- the planner puts the value into the plan and leaves out the chunks before it. That is safe because the views below
+-- are right with any watermark that was ever in force: a kept plan with an old one reads more raw rows and fewer
+-- precomputed ones. (Chunks that are dropped take plans that would read them along.)
+CREATE OR REPLACE FUNCTION _tidemark.rollup_watermark(p_name text)
+    RETURNS timestamptz
+    LANGUAGE plpgsql -- which keeps its plan: a question asks this several times
+    IMMUTABLE
+    STRICT
+    PARALLEL SAFE
+    SECURITY DEFINER
+    SET search_path = pg_catalog, pg_temp
+AS $func$
+BEGIN
+    RETURN (SELECT r.watermark FROM _tidemark.rollups AS r WHERE r.name = p_name);
+END
+$func$;
+COMMENT ON FUNCTION _tidemark.rollup_watermark(text) IS
+'Start of the first bucket that is not precomputed; IMMUTABLE on purpose, see the file.';
+
+-- The buckets of an aggregate before p_watermark whose raw rows changed since they were precomputed: one row per
+-- series, its key columns and a multirange of bucket starts. Buckets over dropped rows are none of them. A function,
+-- because a plan with its query in it takes longer to make than most questions take to answer; its second argument,
+-- the hypertable, saves it a look-up.
+CREATE OR REPLACE FUNCTION _tidemark.stale_buckets(
+    p_name text,
+    p_hypertable regclass,
+    p_watermark timestamptz
+)
+    RETURNS SETOF record
+    LANGUAGE plpgsql
+    STABLE
+    ROWS 10
+    SECURITY DEFINER
+    SET search_path = pg_catalog, pg_temp
+AS $func$
+BEGIN
+    PERFORM FROM _tidemark.rollup_changes AS c WHERE c.hypertable = p_hypertable LIMIT 1;
+    IF NOT FOUND THEN
+        RETURN;
+    END IF;
+    RETURN QUERY EXECUTE (
+        SELECT format(
+                   'SELECT %6$s, range_agg(b.buckets)'
+                   '           * tstzmultirange(tstzrange(%1$L, greatest(%1$L, %2$L::timestamptz)))'
+                   '  FROM (SELECT %3$s, c.period FROM _tidemark.rollup_changes AS c WHERE c.hypertable = %4$L) AS c'
+                   ' CROSS JOIN LATERAL (SELECT tstzrange('
+                   '           public.time_bucket(%5$L::interval, lower(c.period)),'
+                   '           public.time_bucket(%5$L::interval, upper(c.period) - interval ''1 microsecond''),'
+                   '           ''[]''))'
+                   '       AS b (buckets)'
+                   ' GROUP BY %6$s',
+                   s.dropped_before, p_watermark, k.fields, p_hypertable::oid, r.bucket, k.names
+               )
+          FROM _tidemark.rollups AS r
+          JOIN _tidemark.rollup_sources AS s ON s.hypertable = r.hypertable
+         CROSS JOIN LATERAL (
+               SELECT string_agg(
+                          format('%s AS %I', _tidemark.series_field(r.hypertable, k.name, 'c.series'), k.name), ', '
+                          ORDER BY k.position
+                      ) AS fields,
+                      string_agg(quote_ident(k.name), ', ' ORDER BY k.position) AS names
+                 FROM unnest(r.series) WITH ORDINALITY AS k (name, position)
+               ) AS k
+         WHERE r.name = p_name
+    );
+END
+$func$;
+COMMENT ON FUNCTION _tidemark.stale_buckets(text, regclass, timestamptz) IS
+'Precomputed buckets of an aggregate whose raw rows changed since, per series.';
+
+-- The aggregate's rows of one series for a range of bucket starts, computed now: from the raw rows, or from the
+-- precomputed rows of the parent. A function, called only where something changed, because the same as a join would
+-- make every question plan for every chunk.
+CREATE OR REPLACE FUNCTION _tidemark.aggregate_series(
+    p_name text,
+    p_series jsonb,
+    p_buckets tstzrange,
+    p_from_parent boolean
+)
+    RETURNS SETOF record
+    LANGUAGE plpgsql
+    STABLE
+    ROWS 100
+    SECURITY DEFINER
+    -- The expressions of a definition are written with public in mind.
+    SET search_path = pg_catalog, public, pg_temp
+AS $func$
+DECLARE
+    v_rollup _tidemark.rollups;
+    v_condition text;
+BEGIN
+    SELECT r.* INTO STRICT v_rollup FROM _tidemark.rollups AS r WHERE r.name = p_name;
+    SELECT string_agg(format('%I = %L', s.name, p_series ->> s.name), ' AND ')
+      INTO v_condition
+      FROM unnest(v_rollup.series) AS s (name);
+    RETURN QUERY EXECUTE _tidemark.rollup_query(
+        p_name,
+        CASE WHEN p_from_parent THEN format('_tidemark.%I', v_rollup.parent || '_precomputed') END,
+        format(
+            '%s AND {time} >= %L AND {time} < %L',
+            v_condition,
+            _tidemark.bucket_ceiling(v_rollup.bucket, lower(p_buckets)),
+            CASE
+                WHEN upper_inc(p_buckets) THEN _tidemark.bucket_end(v_rollup.bucket, upper(p_buckets))
+                ELSE _tidemark.bucket_ceiling(v_rollup.bucket, upper(p_buckets))
+            END
+        )
+    );
+END
+$func$;
+COMMENT ON FUNCTION _tidemark.aggregate_series(text, jsonb, tstzrange, boolean) IS
+'Rows of an aggregate for one series and a range of bucket starts, computed now.';
+
+-- The transactions, as virtual ids, that hold a lock under which rows of a table are written, the caller's left out.
+CREATE OR REPLACE FUNCTION _tidemark.writers(p_table regclass)
+    RETURNS text[]
+    LANGUAGE sql
+    VOLATILE
+    STRICT
+    SET search_path = pg_catalog, pg_temp
+AS $func$
+    SELECT coalesce(array_agg(DISTINCT l.virtualtransaction), '{}')
+      FROM pg_catalog.pg_locks AS l
+     WHERE l.locktype = 'relation'
+       AND l.database = (SELECT d.oid FROM pg_catalog.pg_database AS d WHERE d.datname = current_database())
+       AND l.relation = p_table
+       AND l.granted
+       AND l.mode IN ('RowExclusiveLock', 'ShareRowExclusiveLock', 'ExclusiveLock', 'AccessExclusiveLock')
+       AND l.pid IS DISTINCT FROM pg_backend_pid(); -- a prepared transaction has none
+$func$;
+COMMENT ON FUNCTION _tidemark.writers(regclass) IS
+'Transactions (virtual ids) that hold a lock under which rows of a table are written, the caller''s left out.';
+
+-- The time of the newest row of a hypertable that is not in the future; NULL where there is none. Looks at one chunk
+-- after the other, newest first. Where no index begins with the time, but one with a series and then the time, it goes
+-- from series to series by that, which takes a look-up each, and not from row to row.
+CREATE OR REPLACE FUNCTION _tidemark.newest_row(p_hypertable regclass)
+    RETURNS timestamptz
+    LANGUAGE plpgsql
+    STABLE
+    SET search_path = pg_catalog, pg_temp
+AS $func$
+DECLARE
+    v_time CONSTANT name := _tidemark.time_column(p_hypertable);
+    v_series name[];
+    v_chunk record;
+    v_newest timestamptz;
+BEGIN
+    SELECT k.columns[:array_position(k.columns, v_time) - 1] INTO v_series
+      FROM (SELECT ARRAY(SELECT a.attname
+                           FROM unnest(x.indkey::int2[]) WITH ORDINALITY AS c (number, position)
+                           JOIN pg_catalog.pg_attribute AS a ON a.attrelid = x.indrelid AND a.attnum = c.number
+                          ORDER BY c.position) AS columns
+              FROM pg_catalog.pg_index AS x
+             WHERE x.indrelid = p_hypertable
+               AND x.indpred IS NULL
+               AND x.indexprs IS NULL
+               AND x.indisvalid) AS k
+     WHERE k.columns[1] = v_time
+        OR EXISTS (SELECT FROM _tidemark.rollups AS r
+                    WHERE r.hypertable = p_hypertable
+                      AND k.columns[:cardinality(r.series)] @> r.series::name[]
+                      AND k.columns[cardinality(r.series) + 1] = v_time)
+     ORDER BY array_position(k.columns, v_time)
+     LIMIT 1;
+    FOR v_chunk IN
+        SELECT format('%I.%I', c.chunk_schema, c.chunk_name) AS name, c.is_compressed
+          FROM timescaledb_information.chunks AS c
+         WHERE format('%I.%I', c.hypertable_schema, c.hypertable_name) = _tidemark.qualified_name(p_hypertable)
+           AND c.range_start <= now()
+         ORDER BY c.range_start DESC
+    LOOP
+        IF cardinality(v_series) > 0 AND NOT v_chunk.is_compressed THEN
+            EXECUTE (
+                SELECT format(
+                           'WITH RECURSIVE last AS ('
+                           ' (SELECT %1$s, %2$I AS t FROM %3$s WHERE %2$I <= %4$L ORDER BY %5$s, %2$I DESC LIMIT 1)'
+                           ' UNION ALL SELECT n.* FROM last CROSS JOIN LATERAL'
+                           ' (SELECT %6$s, r.%2$I FROM %3$s AS r WHERE (%6$s) < (%7$s) AND r.%2$I <= %4$L'
+                           ' ORDER BY %8$s, r.%2$I DESC LIMIT 1) AS n'
+                           ') SELECT max(t) FROM last',
+                           string_agg(format('%I', s.name), ', ' ORDER BY s.position), v_time, v_chunk.name, now(),
+                           string_agg(format('%I DESC', s.name), ', ' ORDER BY s.position),
+                           string_agg(format('r.%I', s.name), ', ' ORDER BY s.position),
+                           string_agg(format('last.%I', s.name), ', ' ORDER BY s.position),
+                           string_agg(format('r.%I DESC', s.name), ', ' ORDER BY s.position)
+                       )
+                  FROM unnest(v_series) WITH ORDINALITY AS s (name, position)
+            ) INTO v_newest;
+        ELSE
+            EXECUTE format('SELECT max(%1$I) FROM %2$s WHERE %1$I <= %3$L', v_time, v_chunk.name, now())
+               INTO v_newest;
+        END IF;
+        EXIT WHEN v_newest IS NOT NULL;
+    END LOOP;
+    RETURN v_newest;
+END
+$func$;
+COMMENT ON FUNCTION _tidemark.newest_row(regclass) IS
+'Time of the newest row of a hypertable that is not in the future; NULL where there is none.';
+
+-- Notices that chunks were dropped since the last refresh, by whatever means, and from then on leaves the buckets over
+-- them alone. Returns the instant before which raw rows are gone, -infinity where none are.
+CREATE OR REPLACE FUNCTION _tidemark.note_drops(p_hypertable regclass)
+    RETURNS timestamptz
+    LANGUAGE plpgsql
+    VOLATILE
+    SET search_path = pg_catalog, pg_temp
+AS $func$
+DECLARE
+    v_oldest timestamptz;
+    v_dropped_before timestamptz;
+BEGIN
+    SELECT min(c.range_start) INTO v_oldest
+      FROM timescaledb_information.chunks AS c
+     WHERE format('%I.%I', c.hypertable_schema, c.hypertable_name) = _tidemark.qualified_name(p_hypertable);
+    UPDATE _tidemark.rollup_sources AS s
+       SET dropped_before = CASE
+               WHEN v_oldest > s.oldest_chunk THEN greatest(s.dropped_before, v_oldest)
+               ELSE s.dropped_before
+           END,
+           oldest_chunk = v_oldest
+     WHERE s.hypertable = p_hypertable
+       AND s.oldest_chunk <> v_oldest;
+    SELECT s.dropped_before INTO v_dropped_before
+      FROM _tidemark.rollup_sources AS s
+     WHERE s.hypertable = p_hypertable;
+    RETURN v_dropped_before;
+END
+$func$;
+COMMENT ON FUNCTION _tidemark.note_drops(regclass) IS
+'Notices chunks that were dropped since the last refresh; returns the instant before which raw rows are gone.';
+
+-- A relation's columns as a list, with their types as in a column definition where p_with_types.
+CREATE OR REPLACE FUNCTION _tidemark.column_list(
+    p_relation regclass,
+    p_with_types boolean
+)
+    RETURNS text
+    LANGUAGE sql
+    STABLE
+    SET search_path = pg_catalog, pg_temp
+AS $func$
+    SELECT string_agg(
+               quote_ident(a.attname)
+               || CASE WHEN p_with_types THEN ' ' || format_type(a.atttypid, a.atttypmod) ELSE '' END,
+               ', ' ORDER BY a.attnum
+           )
+      FROM pg_catalog.pg_attribute AS a
+     WHERE a.attrelid = p_relation
+       AND a.attnum > 0
+       AND NOT a.attisdropped;
+$func$;
+COMMENT ON FUNCTION _tidemark.column_list(regclass, boolean) IS
+'A relation''s columns as a list for SQL text, with or without their types.';
+
+-- A series column as it is read from a jsonb series, with the type it has in the hypertable.
+CREATE OR REPLACE FUNCTION _tidemark.series_field(
+    p_hypertable regclass,
+    p_column text,
+    p_json text
+)
+    RETURNS text
+    LANGUAGE sql
+    STABLE
+    SET search_path = pg_catalog, pg_temp
+AS $func$
+    SELECT format('(%s ->> %L)::%s', p_json, a.attname, format_type(a.atttypid, a.atttypmod))
+      FROM pg_catalog.pg_attribute AS a
+     WHERE a.attrelid = p_hypertable
+       AND a.attname = p_column;
+$func$;
+COMMENT ON FUNCTION _tidemark.series_field(regclass, text, text) IS
+'SQL text that reads a series column from a jsonb series, with its type.';
+
+-- The columns of stale_buckets, as a FROM clause has to define them.
+CREATE OR REPLACE FUNCTION _tidemark.stale_columns(
+    p_hypertable regclass,
+    p_series text[]
+)
+    RETURNS text
+    LANGUAGE sql
+    STABLE
+    SET search_path = pg_catalog, pg_temp
+AS $func$
+    SELECT string_agg(format('%I %s', k.name, format_type(a.atttypid, a.atttypmod)), ', ' ORDER BY k.position)
+           || ', buckets tstzmultirange'
+      FROM unnest(p_series) WITH ORDINALITY AS k (name, position)
+      JOIN pg_catalog.pg_attribute AS a ON a.attrelid = p_hypertable AND a.attname = k.name;
+$func$;
+COMMENT ON FUNCTION _tidemark.stale_columns(regclass, text[]) IS
+'Columns of stale_buckets, as a FROM clause has to define them.';
+
+-- Refreshes the precomputed aggregates of one hypertable, finer ones first, in the caller's transaction: recomputes
+-- the buckets with logged changes, and precomputes those that have ended since: up to p_to, and not the bucket of the
+-- newest row, so that rows arriving in order stay above the watermark; but at least up to p_through. Between p_from
+-- and p_to, where one is given, everything is recomputed. Returns false where the watermark had to stay behind because
+-- of running writers. Raises TM605 outside READ COMMITTED.
+--
+-- A row may be written above the watermark, and so not be logged, by a transaction that commits after the refresh
+-- has read the rows and moved the watermark over it. So the refresh first announces how far it wants to go, in a
+-- sequence, which every trigger sees at once, committed or not, whatever its snapshot: from then on rows below are
+-- logged. Those who were writing at that moment hold a lock on the hypertable; only when they have ended does the
+-- watermark move. Nobody has to wait for a refresh, and one that is killed leaves only the announcement behind.
+CREATE OR REPLACE FUNCTION _tidemark.refresh_source(
+    p_hypertable regclass,
+    p_from timestamptz,
+    p_to timestamptz,
+    p_through timestamptz,
+    p_patience interval
+)
+    RETURNS boolean
+    LANGUAGE plpgsql
+    VOLATILE
+    -- The expressions of a definition are written with public in mind.
+    SET search_path = pg_catalog, public, pg_temp
+AS $func$
+DECLARE
+    v_deadline CONSTANT timestamptz := clock_timestamp() + p_patience;
+    v_dropped_before timestamptz;
+    v_source record;
+    v_target timestamptz;
+    v_announced timestamptz;
+    v_safe timestamptz := '-infinity';
+    v_rollup _tidemark.rollups;
+    v_stale jsonb;
+    v_from timestamptz;
+    v_to timestamptz;
+    v_parent text;
+BEGIN
+    IF current_setting('transaction_isolation') <> 'read committed' THEN
+        RAISE EXCEPTION USING ERRCODE = 'TM605',
+            MESSAGE = 'aggregates cannot be refreshed in this transaction',
+            DETAIL = format('Its isolation is %s: it does not see rows committed since it began.',
+                            current_setting('transaction_isolation')),
+            HINT = 'Refresh in a READ COMMITTED transaction.';
+    END IF;
+    PERFORM pg_advisory_xact_lock(hashtextextended('tidemark.refresh ' || p_hypertable::oid, 0));
+    v_dropped_before := _tidemark.note_drops(p_hypertable);
+    SELECT s.* INTO STRICT v_source FROM _tidemark.rollup_sources AS s WHERE s.hypertable = p_hypertable;
+
+    -- How far to go, and how far it is safe to go.
+    v_target := greatest(least(_tidemark.newest_row(p_hypertable), p_to), p_through);
+    SELECT max(public.time_bucket(r.bucket, v_target)) INTO v_announced
+      FROM _tidemark.rollups AS r
+     WHERE r.hypertable = p_hypertable
+       AND NOT r.is_native;
+    IF v_announced > v_source.announced THEN
+        PERFORM setval(
+            format('_tidemark.%I', _tidemark.source_name(p_hypertable) || '_logged_before'),
+            extract(epoch FROM v_announced)::bigint
+        );
+        IF NOT v_source.awaited && _tidemark.writers(p_hypertable) THEN
+            v_safe := v_source.announced;
+        END IF;
+        v_source.announced := v_announced;
+        v_source.awaited := _tidemark.writers(p_hypertable);
+    END IF;
+    WHILE v_source.awaited && _tidemark.writers(p_hypertable) AND clock_timestamp() < v_deadline LOOP
+        PERFORM pg_sleep(0.01);
+    END LOOP;
+    IF NOT v_source.awaited && _tidemark.writers(p_hypertable) THEN
+        v_safe := v_source.announced;
+        v_source.awaited := '{}';
+    END IF;
+    UPDATE _tidemark.rollup_sources AS s
+       SET announced = v_source.announced, awaited = v_source.awaited
+     WHERE s.hypertable = p_hypertable
+       AND (s.announced, s.awaited) IS DISTINCT FROM (v_source.announced, v_source.awaited);
+
+    -- Entries that are visible now are done by the end; later statements see more rows, never fewer.
+    UPDATE _tidemark.rollup_changes AS c SET is_taken = true WHERE c.hypertable = p_hypertable;
+
+    FOR v_rollup IN
+        SELECT r.* FROM _tidemark.rollups AS r
+         WHERE r.hypertable = p_hypertable
+           AND NOT r.is_native
+         ORDER BY r.bucket -- parents have shorter buckets
+    LOOP
+        v_parent := CASE WHEN v_rollup.parent IS NOT NULL
+                         THEN format('_tidemark.%I', v_rollup.parent || '_precomputed') END;
+        EXECUTE format(
+            'SELECT jsonb_agg(jsonb_build_object(''series'', jsonb_build_object(%s), ''buckets'', u.buckets))'
+            '  FROM _tidemark.stale_buckets(%L, %L, %L) AS s (%s) CROSS JOIN LATERAL unnest(s.buckets) AS u (buckets)',
+            (SELECT string_agg(format('%L, s.%I', k.name, k.name), ', ') FROM unnest(v_rollup.series) AS k (name)),
+            v_rollup.name, p_hypertable::oid, v_rollup.watermark,
+            _tidemark.stale_columns(p_hypertable, v_rollup.series)
+        ) INTO v_stale;
+        IF v_stale IS NOT NULL THEN
+            EXECUTE format(
+                'DELETE FROM _tidemark.%1$I AS p'
+                ' USING jsonb_to_recordset($1) AS s (series jsonb, buckets tstzrange)'
+                ' WHERE %2$s AND p.%3$I >= lower(s.buckets) AND p.%3$I <= upper(s.buckets) AND s.buckets @> p.%3$I',
+                v_rollup.name || '_precomputed',
+                (SELECT string_agg(
+                            format('p.%I = %s', k.name, _tidemark.series_field(p_hypertable, k.name, 's.series')),
+                            ' AND '
+                        )
+                   FROM unnest(v_rollup.series) AS k (name)),
+                v_rollup.bucket_column
+            ) USING v_stale;
+            EXECUTE format(
+                'INSERT INTO _tidemark.%1$I SELECT f.*'
+                '  FROM jsonb_to_recordset($1) AS s (series jsonb, buckets tstzrange)'
+                ' CROSS JOIN LATERAL _tidemark.aggregate_series(%2$L, s.series, s.buckets, %3$L) AS f (%4$s)',
+                v_rollup.name || '_precomputed', v_rollup.name, v_parent IS NOT NULL,
+                _tidemark.column_list(format('_tidemark.%I', v_rollup.name || '_precomputed')::regclass, true)
+            ) USING v_stale;
+        END IF;
+
+        IF p_from IS NOT NULL OR p_to IS NOT NULL THEN
+            v_from := greatest(
+                CASE WHEN isfinite(p_from) THEN public.time_bucket(v_rollup.bucket, p_from) END,
+                _tidemark.bucket_ceiling(v_rollup.bucket, v_dropped_before)
+            );
+            v_to := least(_tidemark.bucket_ceiling(v_rollup.bucket, p_to), v_rollup.watermark);
+            EXECUTE format(
+                'DELETE FROM _tidemark.%1$I AS p WHERE p.%2$I >= %3$L AND p.%2$I < %4$L',
+                v_rollup.name || '_precomputed', v_rollup.bucket_column, v_from, v_to
+            );
+            EXECUTE format('INSERT INTO _tidemark.%I %s', v_rollup.name || '_precomputed', _tidemark.rollup_query(
+                v_rollup.name, v_parent, format('{time} >= %L AND {time} < %L', v_from, v_to)
+            ));
+        END IF;
+
+        v_to := CASE WHEN isfinite(v_safe) THEN public.time_bucket(v_rollup.bucket, v_safe) ELSE v_safe END;
+        IF v_to > v_rollup.watermark THEN
+            EXECUTE format('INSERT INTO _tidemark.%I %s', v_rollup.name || '_precomputed', _tidemark.rollup_query(
+                v_rollup.name, v_parent, format('{time} >= %L AND {time} < %L', v_rollup.watermark, v_to)
+            ));
+            IF v_rollup.watermark = '-infinity' THEN
+                EXECUTE format('ANALYZE _tidemark.%I', v_rollup.name || '_precomputed');
+            END IF;
+        END IF;
+        UPDATE _tidemark.rollups AS r
+           SET watermark = greatest(r.watermark, v_to), refreshed_at = clock_timestamp()
+         WHERE r.name = v_rollup.name;
+    END LOOP;
+    DELETE FROM _tidemark.rollup_changes AS c WHERE c.hypertable = p_hypertable AND c.is_taken;
+    RETURN v_safe >= v_source.announced;
+END
+$func$;
+COMMENT ON FUNCTION _tidemark.refresh_source(regclass, timestamptz, timestamptz, timestamptz, interval) IS
+'Refreshes the precomputed aggregates of a hypertable; false where running writers held the watermark back.';
+
+-- Trigger of a hypertable with aggregates, after TRUNCATE: its precomputed rows go too, except those whose raw rows
+-- had been dropped before.
+CREATE OR REPLACE FUNCTION _tidemark.forget_rollups()
+    RETURNS trigger
+    LANGUAGE plpgsql
+    VOLATILE
+    SECURITY DEFINER
+    SET search_path = pg_catalog, pg_temp
+AS $func$
+DECLARE
+    v_rollup record;
+BEGIN
+    UPDATE _tidemark.rollup_sources AS s SET oldest_chunk = 'infinity' WHERE s.hypertable = TG_RELID;
+    DELETE FROM _tidemark.rollup_changes AS c WHERE c.hypertable = TG_RELID;
+    FOR v_rollup IN
+        SELECT r.name, r.bucket_column, s.dropped_before
+          FROM _tidemark.rollups AS r
+          JOIN _tidemark.rollup_sources AS s USING (hypertable)
+         WHERE r.hypertable = TG_RELID
+           AND NOT r.is_native
+    LOOP
+        EXECUTE format(
+            'DELETE FROM _tidemark.%I AS p WHERE p.%I >= %L',
+            v_rollup.name || '_precomputed', v_rollup.bucket_column, v_rollup.dropped_before
+        );
+    END LOOP;
+    RETURN NULL;
+END
+$func$;
+COMMENT ON FUNCTION _tidemark.forget_rollups() IS
+'Statement trigger after TRUNCATE of a hypertable: empties what is precomputed from it.';
+
+-- Gives a hypertable the triggers its precomputed aggregates need, made for its columns and their filters.
+CREATE OR REPLACE FUNCTION _tidemark.log_changes_of(p_hypertable regclass)
+    RETURNS void
+    LANGUAGE plpgsql
+    VOLATILE
+    SET search_path = pg_catalog, pg_temp
+AS $func$
+DECLARE
+    v_name CONSTANT text := _tidemark.source_name(p_hypertable);
+    v_time CONSTANT text := quote_ident(_tidemark.time_column(p_hypertable));
+    v_series text; -- the series columns of all its aggregates
+    v_json text;
+    v_used text; -- the columns that any of its aggregates reads
+    v_filter text;
+    v_log text;
+    v_operation text;
+BEGIN
+    SELECT string_agg(DISTINCT quote_ident(s.name), ', '), string_agg(DISTINCT format('%L, i.%I', s.name, s.name), ', ')
+      INTO v_series, v_json
+      FROM _tidemark.rollups AS r
+     CROSS JOIN LATERAL unnest(r.series) AS s (name)
+     WHERE r.hypertable = p_hypertable;
+    SELECT string_agg(DISTINCT quote_ident(a.attname), ', ') INTO v_used
+      FROM _tidemark.rollups AS r
+      JOIN pg_catalog.pg_rewrite AS w ON w.ev_class = format('_tidemark.%I', r.name || '_direct')::regclass
+      JOIN pg_catalog.pg_depend AS d ON d.classid = 'pg_rewrite'::regclass AND d.objid = w.oid
+      JOIN pg_catalog.pg_attribute AS a ON a.attrelid = d.refobjid AND a.attnum = d.refobjsubid AND a.attnum > 0
+     WHERE r.hypertable = p_hypertable
+       AND d.refobjid = p_hypertable;
+    SELECT CASE WHEN bool_or(r.filter IS NULL) THEN 'true'
+                ELSE replace(string_agg(DISTINCT '(' || r.filter || ')', ' OR '), '{time}', v_time) END
+      INTO v_filter
+      FROM _tidemark.rollups AS r
+     WHERE r.hypertable = p_hypertable
+       AND r.parent IS NULL;
+
+    -- Hours of a series that are less than a long weekend apart go into one entry. An entry is left out where one of
+    -- the same transaction covers it: those of others may be taken by a refresh that does not see these rows.
+    v_log := format(
+        'INSERT INTO _tidemark.rollup_changes (hypertable, series, period)'
+        ' SELECT TG_RELID, e.series, e.period FROM ('
+        ' SELECT jsonb_build_object(%1$s) AS series,'
+        ' tstzrange(min(i.changed_hour), max(i.changed_hour) + interval ''1 hour'') AS period FROM ('
+        ' SELECT d.*, count(*) FILTER (WHERE d.is_first) OVER (PARTITION BY %2$s ORDER BY changed_hour) AS island'
+        ' FROM ('
+        ' SELECT c.*, (changed_hour - lag(changed_hour) OVER (PARTITION BY %2$s ORDER BY changed_hour)'
+        ' <= interval ''4 days'') IS NOT TRUE AS is_first FROM ('
+        ' SELECT DISTINCT %2$s, public.time_bucket(''1 hour''::interval, %3$s) AS changed_hour'
+        ' FROM ({rows}) AS r WHERE %3$s < v_logged_before) AS c) AS d) AS i GROUP BY %2$s, island) AS e'
+        ' WHERE NOT EXISTS (SELECT FROM _tidemark.rollup_changes AS k'
+        ' WHERE k.hypertable = TG_RELID AND k.series = e.series AND k.period @> e.period'
+        ' AND k.xmin = pg_current_xact_id()::xid)',
+        v_json, v_series, v_time
+    );
+    EXECUTE format(
+        $text$
+        CREATE OR REPLACE FUNCTION _tidemark.%1$I()
+            RETURNS trigger
+            LANGUAGE plpgsql
+            VOLATILE
+            SECURITY DEFINER
+            -- The filters of the definitions are written with public in mind.
+            SET search_path = pg_catalog, public, pg_temp
+        AS $body$
+        DECLARE
+            v_logged_before CONSTANT timestamptz := to_timestamp(pg_sequence_last_value(%2$L::regclass));
+        BEGIN
+            IF TG_OP = 'INSERT' THEN
+                IF EXISTS (SELECT FROM new_rows WHERE %3$s < v_logged_before AND (%4$s)) THEN
+                    %5$s;
+                END IF;
+            ELSIF TG_OP = 'DELETE' THEN
+                IF EXISTS (SELECT FROM old_rows WHERE %3$s < v_logged_before AND (%4$s)) THEN
+                    %6$s;
+                END IF;
+            ELSIF EXISTS (SELECT FROM old_rows WHERE %3$s < v_logged_before)
+               OR EXISTS (SELECT FROM new_rows WHERE %3$s < v_logged_before) THEN
+                -- Updates of columns that no aggregate reads, such as quality_score, leave nothing over.
+                %7$s;
+            END IF;
+            RETURN NULL;
+        END
+        $body$
+        $text$,
+        'log_' || v_name || '_changes',
+        format('_tidemark.%I', v_name || '_logged_before'),
+        v_time,
+        v_filter,
+        replace(v_log, '{rows}', format('SELECT * FROM new_rows WHERE %s', v_filter)),
+        replace(v_log, '{rows}', format('SELECT * FROM old_rows WHERE %s', v_filter)),
+        replace(v_log, '{rows}', format(
+            '(SELECT %1$s FROM old_rows WHERE %2$s EXCEPT ALL SELECT %1$s FROM new_rows WHERE %2$s)'
+            ' UNION ALL (SELECT %1$s FROM new_rows WHERE %2$s EXCEPT ALL SELECT %1$s FROM old_rows WHERE %2$s)',
+            v_used, v_filter
+        ))
+    );
+    EXECUTE format(
+        'COMMENT ON FUNCTION _tidemark.%I() IS %L', 'log_' || v_name || '_changes',
+        'Statement trigger made by add_rollup: logs changes below the watermark of the aggregates.'
+    );
+    FOREACH v_operation IN ARRAY ARRAY['insert', 'update', 'delete', 'truncate'] LOOP
+        EXECUTE format(
+            'CREATE OR REPLACE TRIGGER %1$I AFTER %2$s ON %3$s %4$s FOR EACH STATEMENT'
+            ' EXECUTE FUNCTION _tidemark.%5$I()',
+            'trg_log_' || v_operation,
+            upper(v_operation),
+            _tidemark.qualified_name(p_hypertable),
+            CASE v_operation
+                WHEN 'insert' THEN 'REFERENCING NEW TABLE AS new_rows'
+                WHEN 'update' THEN 'REFERENCING OLD TABLE AS old_rows NEW TABLE AS new_rows'
+                WHEN 'delete' THEN 'REFERENCING OLD TABLE AS old_rows'
+                ELSE ''
+            END,
+            CASE v_operation WHEN 'truncate' THEN 'forget_rollups' ELSE 'log_' || v_name || '_changes' END
+        );
+        EXECUTE format(
+            'COMMENT ON TRIGGER %I ON %s IS %L', 'trg_log_' || v_operation, _tidemark.qualified_name(p_hypertable),
+            'Keeps the aggregates right after changes below their watermark.'
+        );
+    END LOOP;
+END
+$func$;
+COMMENT ON FUNCTION _tidemark.log_changes_of(regclass) IS
+'Gives a hypertable the triggers its precomputed aggregates need.';
+
+-- Makes what belongs to a definition, or makes it again after the code changed; what holds data stays as it is.
+CREATE OR REPLACE FUNCTION _tidemark.build_rollup(p_name text)
+    RETURNS void
+    LANGUAGE plpgsql
+    VOLATILE
+    -- The expressions of a definition are written with public in mind.
+    SET search_path = pg_catalog, public, pg_temp
+AS $func$
+DECLARE
+    v_owner CONSTANT regrole := (
+        SELECT c.relowner FROM pg_catalog.pg_class AS c WHERE c.oid = '_tidemark.rollups'::regclass
+    );
+    v_rollup _tidemark.rollups;
+    v_source_name text;
+    v_columns text;
+    v_keys text;
+    v_relation text;
+    v_object record;
+BEGIN
+    SELECT r.* INTO STRICT v_rollup FROM _tidemark.rollups AS r WHERE r.name = p_name;
+    v_source_name := _tidemark.source_name(v_rollup.hypertable);
+    SELECT string_agg(quote_ident(k.name), ', ' ORDER BY k.position) INTO v_keys
+      FROM unnest(v_rollup.series) WITH ORDINALITY AS k (name, position);
+    EXECUTE format('CREATE OR REPLACE VIEW _tidemark.%I AS %s', p_name || '_direct',
+                   _tidemark.rollup_query(p_name, NULL, NULL));
+
+    IF v_rollup.is_native AND to_regclass(format('public.%I', p_name)) IS NULL THEN
+        EXECUTE format(
+            'CREATE MATERIALIZED VIEW public.%I WITH (timescaledb.continuous, timescaledb.materialized_only = false)'
+            ' AS %s WITH NO DATA',
+            p_name, _tidemark.rollup_query(p_name, 'public.' || quote_ident(v_rollup.parent), NULL)
+        );
+    ELSIF NOT v_rollup.is_native THEN
+        IF to_regclass(format('_tidemark.%I', v_source_name || '_logged_before')) IS NULL THEN
+            EXECUTE format(
+                'CREATE SEQUENCE _tidemark.%1$I MINVALUE %2$s START %2$s',
+                v_source_name || '_logged_before', -1e12::bigint
+            );
+            EXECUTE format(
+                'COMMENT ON SEQUENCE _tidemark.%I IS %L', v_source_name || '_logged_before',
+                'Second (Unix time) before which changes are logged; a sequence, because all see it at once.'
+            );
+            -- So that it changes hands with the table; it has to be in the same hands now.
+            EXECUTE format('ALTER SEQUENCE _tidemark.%I OWNER TO %s', v_source_name || '_logged_before', v_owner);
+            EXECUTE format('ALTER SEQUENCE _tidemark.%I OWNED BY _tidemark.rollup_sources.hypertable',
+                           v_source_name || '_logged_before');
+        END IF;
+        IF to_regclass(format('_tidemark.%I', p_name || '_precomputed')) IS NULL THEN
+            EXECUTE format('CREATE TABLE _tidemark.%1$I AS SELECT * FROM _tidemark.%2$I WITH NO DATA',
+                           p_name || '_precomputed', p_name || '_direct');
+            EXECUTE format('ALTER TABLE _tidemark.%1$I ADD CONSTRAINT %2$I PRIMARY KEY (%3$s, %4$I)',
+                           p_name || '_precomputed', p_name || '_precomputed_pkey', v_keys, v_rollup.bucket_column);
+            EXECUTE format('CREATE INDEX %2$I ON _tidemark.%1$I (%3$I)',
+                           p_name || '_precomputed', p_name || '_precomputed_bucket_idx', v_rollup.bucket_column);
+            EXECUTE format('COMMENT ON INDEX _tidemark.%I IS %L', p_name || '_precomputed_bucket_idx',
+                           'Buckets of all series within a period.');
+        END IF;
+        SELECT string_agg(format('%s.%I', '{row}', a.attname), ', ' ORDER BY a.attnum) INTO v_columns
+          FROM pg_catalog.pg_attribute AS a
+         WHERE a.attrelid = format('_tidemark.%I', p_name || '_precomputed')::regclass
+           AND a.attnum > cardinality(v_rollup.series);
+        EXECUTE format(
+            'CREATE OR REPLACE VIEW public.%1$I AS'
+            ' SELECT p.* FROM _tidemark.%2$I AS p LEFT JOIN %3$s ON %4$s'
+            ' WHERE p.%5$I < _tidemark.rollup_watermark(%6$L) AND (s.buckets @> p.%5$I) IS NOT TRUE'
+            ' UNION ALL'
+            ' SELECT %7$s, %8$s FROM %3$s CROSS JOIN LATERAL unnest(s.buckets) AS u (buckets)'
+            ' CROSS JOIN LATERAL'
+            ' _tidemark.aggregate_series(%6$L, jsonb_build_object(%9$s), u.buckets, false) AS f (%10$s)'
+            ' UNION ALL %11$s',
+            p_name,
+            p_name || '_precomputed',
+            format('_tidemark.stale_buckets(%1$L, %2$L::regclass, _tidemark.rollup_watermark(%1$L)) AS s (%3$s)',
+                   p_name, _tidemark.qualified_name(v_rollup.hypertable),
+                   _tidemark.stale_columns(v_rollup.hypertable, v_rollup.series)),
+            (SELECT string_agg(format('s.%1$I = p.%1$I', k.name), ' AND ') FROM unnest(v_rollup.series) AS k (name)),
+            v_rollup.bucket_column,
+            p_name,
+            (SELECT string_agg(format('s.%I', k.name), ', ' ORDER BY k.position)
+               FROM unnest(v_rollup.series) WITH ORDINALITY AS k (name, position)),
+            replace(v_columns, '{row}', 'f'),
+            (SELECT string_agg(format('%L, s.%I', k.name, k.name), ', ') FROM unnest(v_rollup.series) AS k (name)),
+            _tidemark.column_list(format('_tidemark.%I', p_name || '_precomputed')::regclass, true),
+            _tidemark.rollup_query(p_name, NULL, format('{time} >= _tidemark.rollup_watermark(%L)', p_name))
+        );
+        EXECUTE format('COMMENT ON TABLE _tidemark.%I IS %L', p_name || '_precomputed',
+                       format('Precomputed buckets of %s; read that instead.', p_name));
+        PERFORM _tidemark.log_changes_of(v_rollup.hypertable);
+    END IF;
+    EXECUTE format('COMMENT ON VIEW _tidemark.%I IS %L', p_name || '_direct',
+                   format('%s as aggregated from the raw rows when read: slow, and the measure of it.', p_name));
+    IF obj_description(format('public.%I', p_name)::regclass, 'pg_class') IS NULL THEN
+        EXECUTE format('COMMENT ON VIEW public.%I IS %L', p_name,
+                       format('%s in buckets of %s.', v_rollup.hypertable, v_rollup.bucket));
+    END IF;
+    FOREACH v_relation IN ARRAY ARRAY['public.%I', '_tidemark.%I_direct', '_tidemark.%I_precomputed'] LOOP
+        EXECUTE coalesce((
+            SELECT string_agg(format(
+                       'COMMENT ON COLUMN %s.%I IS %L;', a.attrelid::regclass, a.attname,
+                       CASE
+                           WHEN a.attnum <= cardinality(v_rollup.series) THEN 'Key of the series.'
+                           WHEN a.attname = v_rollup.bucket_column THEN 'Start of the bucket.'
+                           ELSE v_rollup.columns[a.attnum - cardinality(v_rollup.series) - 1]
+                       END
+                   ), ' ')
+              FROM pg_catalog.pg_attribute AS a
+             WHERE a.attrelid = to_regclass(format(v_relation, p_name))
+               AND a.attnum > 0
+               AND col_description(a.attrelid, a.attnum) IS NULL
+        ), 'SELECT');
+    END LOOP;
+
+    -- Everything belongs to whom the definitions belong to, who has to be able to read the raw rows.
+    IF NOT has_table_privilege(v_owner, v_rollup.hypertable, 'SELECT') THEN
+        EXECUTE format('GRANT SELECT ON %s TO %s', _tidemark.qualified_name(v_rollup.hypertable), v_owner);
+    END IF;
+    FOR v_object IN
+        SELECT CASE WHEN v_rollup.is_native AND c.relnamespace = 'public'::regnamespace THEN 'MATERIALIZED VIEW'
+                    WHEN c.relkind = 'v' THEN 'VIEW' ELSE 'TABLE' END AS kind,
+               _tidemark.qualified_name(c.oid) AS name
+          FROM pg_catalog.pg_class AS c
+         WHERE c.oid IN (to_regclass(format('public.%I', p_name)),
+                         to_regclass(format('_tidemark.%I', p_name || '_direct')),
+                         to_regclass(format('_tidemark.%I', p_name || '_precomputed')))
+           AND c.relowner <> v_owner
+        UNION ALL
+        SELECT 'FUNCTION', p.oid::regprocedure::text
+          FROM pg_catalog.pg_proc AS p
+         WHERE p.pronamespace = '_tidemark'::regnamespace
+           AND p.proname = 'log_' || v_source_name || '_changes'
+           AND p.proowner <> v_owner
+    LOOP
+        EXECUTE format('ALTER %s %s OWNER TO %s', v_object.kind, v_object.name, v_owner);
+    END LOOP;
+END
+$func$;
+COMMENT ON FUNCTION _tidemark.build_rollup(text) IS
+'Makes the objects of an aggregate''s definition, or makes them again; what holds data stays as it is.';
+
+-- Adds an aggregate over a hypertable and keeps it up to date, on either edition: a view public.p_name with the series
+-- columns, the start of the bucket and p_columns. A bucket is a length for time_bucket, in whole seconds or in whole
+-- months, in UTC. p_columns are aggregates of the raw rows as 'expression AS name', in which {time} stands for the time
+-- column. p_filter is a condition on raw rows. With p_parent, a finer aggregate of the same hypertable and series,
+-- the expressions are applied to the parent's rows, and have to mean the same there as on raw rows (sums of sums,
+-- never averages of averages); the parent's filter counts. Until the first refresh everything is computed when read.
+-- Adding the same once more changes nothing.
+-- Raises TM601 where p_hypertable is none, TM602 where the definition makes no sense, TM603 where the name is taken.
+CREATE OR REPLACE FUNCTION public.add_rollup(
+    p_name text,
+    p_hypertable regclass,
+    p_bucket interval,
+    p_series text[],
+    p_columns text[],
+    p_filter text DEFAULT NULL,
+    p_parent text DEFAULT NULL,
+    p_bucket_column text DEFAULT 'bucket'
+)
+    RETURNS void
+    LANGUAGE plpgsql
+    VOLATILE
+    SET search_path = pg_catalog, pg_temp
+AS $func$
+DECLARE
+    v_months CONSTANT integer := extract(year FROM p_bucket) * 12 + extract(month FROM p_bucket);
+    v_existing _tidemark.rollups;
+    v_parent _tidemark.rollups;
+    v_parent_months integer;
+    v_problem text;
+BEGIN
+    PERFORM _tidemark.time_column(p_hypertable);
+    SELECT r.* INTO v_existing FROM _tidemark.rollups AS r WHERE r.name = p_name;
+    IF FOUND THEN
+        IF (v_existing.hypertable, v_existing.bucket, v_existing.series, v_existing.columns, v_existing.filter,
+            v_existing.parent, v_existing.bucket_column)
+           IS DISTINCT FROM (p_hypertable, p_bucket, p_series, p_columns, p_filter, p_parent, p_bucket_column)
+        THEN
+            RAISE EXCEPTION USING ERRCODE = 'TM603',
+                MESSAGE = format('there is an aggregate %s already, defined differently', p_name),
+                HINT = format('Drop it first: SELECT drop_rollup(%L).', p_name);
+        END IF;
+        RETURN;
+    ELSIF to_regclass(format('public.%I', p_name)) IS NOT NULL THEN
+        RAISE EXCEPTION USING ERRCODE = 'TM603',
+            MESSAGE = format('there is a relation public.%s already', quote_ident(p_name)),
+            HINT = 'Choose another name.';
+    END IF;
+
+    SELECT r.* INTO v_parent FROM _tidemark.rollups AS r WHERE r.name = p_parent;
+    v_parent_months := extract(year FROM v_parent.bucket) * 12 + extract(month FROM v_parent.bucket);
+    v_problem := CASE
+        WHEN p_name !~ '^[a-z_][a-z0-9_]{0,46}$' THEN
+            'a name consists of at most 47 lower-case letters, digits and underscores'
+        WHEN v_months > 0 AND date_trunc('month', p_bucket) <> p_bucket THEN
+            'a bucket is a number of months or a length of time, not both'
+        WHEN p_bucket < interval '1 second' OR date_trunc('second', p_bucket) <> p_bucket THEN
+            'a bucket has a length in whole seconds'
+        WHEN p_parent IS NOT NULL AND v_parent.name IS NULL THEN format('there is no aggregate %s', p_parent)
+        WHEN v_parent.hypertable <> p_hypertable THEN format('%s is not over %s', p_parent, p_hypertable)
+        WHEN v_parent.series <> p_series THEN format('the series of %s are others', p_parent)
+        WHEN p_filter IS NOT NULL AND p_parent IS NOT NULL THEN format('the filter is that of %s', p_parent)
+        WHEN NOT CASE
+                 WHEN v_parent.name IS NULL THEN true
+                 WHEN v_months > 0 AND v_parent_months > 0 THEN v_months % v_parent_months = 0
+                 WHEN v_months > 0 THEN 86400 % extract(epoch FROM v_parent.bucket) = 0
+                 ELSE v_parent_months = 0 AND extract(epoch FROM p_bucket) % extract(epoch FROM v_parent.bucket) = 0
+             END THEN
+            format('buckets of %s cannot be put together from those of %s', p_bucket, p_parent)
+        WHEN EXISTS (
+            SELECT FROM unnest(p_series) AS s (name)
+             WHERE NOT EXISTS (
+                   SELECT FROM pg_catalog.pg_attribute AS a
+                    WHERE a.attrelid = p_hypertable AND a.attname = s.name AND a.attnotnull AND NOT a.attisdropped)
+        ) THEN format('every column of a series is a column of %s that is never NULL', p_hypertable)
+    END;
+    IF v_problem IS NOT NULL THEN
+        RAISE EXCEPTION USING ERRCODE = 'TM602',
+            MESSAGE = format('aggregate %s cannot be added', p_name),
+            DETAIL = upper(left(v_problem, 1)) || substr(v_problem, 2) || '.';
+    END IF;
+
+    -- Its triggers and its first reader agree only on rows written from now on.
+    EXECUTE format('LOCK TABLE %s IN SHARE ROW EXCLUSIVE MODE', _tidemark.qualified_name(p_hypertable));
+    PERFORM _tidemark.let_owner_in(p_hypertable, 'SELECT');
+    INSERT INTO _tidemark.rollup_sources (hypertable, name)
+    SELECT p_hypertable, CASE n.nspname WHEN 'public' THEN '' ELSE n.nspname || '_' END || c.relname
+      FROM pg_catalog.pg_class AS c
+      JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
+     WHERE c.oid = p_hypertable
+        ON CONFLICT ON CONSTRAINT rollup_sources_pkey DO NOTHING;
+    INSERT INTO _tidemark.rollups (name, hypertable, parent, bucket, bucket_column, series, columns, filter, is_native)
+    VALUES (p_name, p_hypertable, p_parent, p_bucket, p_bucket_column, p_series, p_columns, p_filter,
+            _tidemark.edition() = 'community');
+    PERFORM _tidemark.build_rollup(p_name);
+END
+$func$;
+COMMENT ON FUNCTION public.add_rollup(text, regclass, interval, text[], text[], text, text, text) IS
+'Adds an aggregate over a hypertable, as a view that is kept up to date; a continuous aggregate where there are any.';
+
+-- Removes an aggregate with everything it holds; buckets whose raw rows were dropped cannot be computed again.
+-- Raises TM604 where there is none of that name, TM602 where another aggregate is computed from it.
+CREATE OR REPLACE FUNCTION public.drop_rollup(p_name text)
+    RETURNS void
+    LANGUAGE plpgsql
+    VOLATILE
+    SET search_path = pg_catalog, pg_temp
+AS $func$
+DECLARE
+    v_rollup _tidemark.rollups;
+    v_source_name text;
+    v_operation text;
+BEGIN
+    SELECT r.* INTO v_rollup FROM _tidemark.rollups AS r WHERE r.name = p_name;
+    IF NOT FOUND THEN
+        RAISE EXCEPTION USING ERRCODE = 'TM604',
+            MESSAGE = format('there is no aggregate %s', coalesce(p_name, 'NULL')),
+            HINT = 'SELECT name FROM _tidemark.rollups lists them.';
+    ELSIF EXISTS (SELECT FROM _tidemark.rollups AS r WHERE r.parent = p_name) THEN
+        RAISE EXCEPTION USING ERRCODE = 'TM602',
+            MESSAGE = format('aggregate %s cannot be dropped', p_name),
+            DETAIL = format('Computed from it: %s.',
+                            (SELECT string_agg(r.name, ', ') FROM _tidemark.rollups AS r WHERE r.parent = p_name)),
+            HINT = 'Drop those first.';
+    END IF;
+    v_source_name := _tidemark.source_name(v_rollup.hypertable);
+    IF v_rollup.is_native THEN
+        EXECUTE format('DROP MATERIALIZED VIEW public.%I', p_name);
+    ELSE
+        EXECUTE format('DROP VIEW public.%I', p_name);
+        EXECUTE format('DROP TABLE _tidemark.%I', p_name || '_precomputed');
+    END IF;
+    EXECUTE format('DROP VIEW _tidemark.%I', p_name || '_direct');
+    DELETE FROM _tidemark.rollups AS r WHERE r.name = p_name;
+
+    IF EXISTS (SELECT FROM _tidemark.rollups AS r WHERE r.hypertable = v_rollup.hypertable AND NOT r.is_native) THEN
+        PERFORM _tidemark.log_changes_of(v_rollup.hypertable);
+    ELSIF NOT v_rollup.is_native THEN
+        FOREACH v_operation IN ARRAY ARRAY['insert', 'update', 'delete', 'truncate'] LOOP
+            EXECUTE format('DROP TRIGGER %I ON %s', 'trg_log_' || v_operation,
+                           _tidemark.qualified_name(v_rollup.hypertable));
+        END LOOP;
+        EXECUTE format('DROP FUNCTION _tidemark.%I()', 'log_' || v_source_name || '_changes');
+        EXECUTE format('DROP SEQUENCE _tidemark.%I', v_source_name || '_logged_before');
+        DELETE FROM _tidemark.rollup_changes AS c WHERE c.hypertable = v_rollup.hypertable;
+    END IF;
+    DELETE FROM _tidemark.rollup_sources AS s
+     WHERE NOT EXISTS (SELECT FROM _tidemark.rollups AS r WHERE r.hypertable = s.hypertable);
+END
+$func$;
+COMMENT ON FUNCTION public.drop_rollup(text) IS 'Removes an aggregate with everything it holds.';
+
+-- Clears away what is left of aggregates whose hypertable was dropped with CASCADE.
+CREATE OR REPLACE FUNCTION _tidemark.tidy_rollups()
+    RETURNS void
+    LANGUAGE plpgsql
+    VOLATILE
+    SET search_path = pg_catalog, pg_temp
+AS $func$
+DECLARE
+    v_rollup record;
+    v_source record;
+BEGIN
+    FOR v_rollup IN
+        SELECT r.name FROM _tidemark.rollups AS r
+         WHERE NOT EXISTS (SELECT FROM pg_catalog.pg_class AS c WHERE c.oid = r.hypertable)
+         ORDER BY r.bucket DESC
+    LOOP
+        EXECUTE format('DROP VIEW IF EXISTS public.%I, _tidemark.%I', v_rollup.name, v_rollup.name || '_direct');
+        EXECUTE format('DROP TABLE IF EXISTS _tidemark.%I', v_rollup.name || '_precomputed');
+        DELETE FROM _tidemark.rollups AS r WHERE r.name = v_rollup.name;
+    END LOOP;
+    FOR v_source IN
+        SELECT s.hypertable, s.name FROM _tidemark.rollup_sources AS s
+         WHERE NOT EXISTS (SELECT FROM pg_catalog.pg_class AS c WHERE c.oid = s.hypertable)
+    LOOP
+        EXECUTE format('DROP FUNCTION IF EXISTS _tidemark.%I()', 'log_' || v_source.name || '_changes');
+        EXECUTE format('DROP SEQUENCE IF EXISTS _tidemark.%I', v_source.name || '_logged_before');
+        DELETE FROM _tidemark.rollup_changes AS c WHERE c.hypertable = v_source.hypertable;
+        DELETE FROM _tidemark.rollup_sources AS s WHERE s.hypertable = v_source.hypertable;
+    END LOOP;
+END
+$func$;
+COMMENT ON FUNCTION _tidemark.tidy_rollups() IS
+'Clears away what is left of aggregates whose hypertable was dropped with CASCADE.';
+
+-- What the code above generates follows the code.
+DO $do$
+BEGIN
+    PERFORM _tidemark.tidy_rollups();
+    PERFORM _tidemark.build_rollup(r.name) FROM _tidemark.rollups AS r ORDER BY r.bucket;
+END
+$do$;
