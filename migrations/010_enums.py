@@ -4,7 +4,7 @@ from yoyo import step
 
 from runner.migrations import state
 
-__depends__ = {"000_extensions"}
+__depends__ = {"005_roles"}
 
 steps = [step(state(__file__), """
 DROP TYPE public.lineage_kind;

@@ -1,0 +1,649 @@
+-- The audit record: what the triggers of an audited table write into audit_log.
+--
+-- Plain tables are watched by statement triggers with transition tables, a hypertable by row triggers: TimescaleDB has
+-- no transition tables for DELETE on compressed hypertables, and those for UPDATE would collect all the scores that the
+-- quality engine writes. The arguments of every trigger, set by attach_audit, are
+--
+--     0 label of the table      1 key columns                            2 bookkeeping columns
+--     3 secret columns          4 'reason' where one is demanded         5 time column of a hypertable, else ''
+--
+-- There is no lock and no counter that writers would queue for: a row gets a number from a sequence and a hash of its
+-- own content; the chain over them is closed later, by seal_audit().
+
+-- Columns whose values never reach the record, in any table.
+CREATE OR REPLACE FUNCTION _tidemark.secret_columns()
+    RETURNS text[]
+    LANGUAGE sql
+    IMMUTABLE
+    PARALLEL SAFE
+    SET search_path = pg_catalog, pg_temp
+AS $func$
+    SELECT ARRAY[
+        'password', 'password_hash', 'hashed_password', 'secret', 'client_secret', 'api_key', 'api_key_hash',
+        'api_secret', 'private_key', 'totp_seed', 'totp_secret', 'token', 'access_token', 'refresh_token'
+    ];
+$func$;
+COMMENT ON FUNCTION _tidemark.secret_columns() IS
+'Names of columns that are redacted in the audit record of every table; attach_audit takes more.';
+
+-- Columns that somebody's change drags along. A change of nothing else is no change; with one they are recorded too.
+CREATE OR REPLACE FUNCTION _tidemark.bookkeeping_columns()
+    RETURNS text[]
+    LANGUAGE sql
+    IMMUTABLE
+    PARALLEL SAFE
+    SET search_path = pg_catalog, pg_temp
+AS $func$
+    SELECT ARRAY['updated_at', 'ingested_at', 'computed_at', 'quality_score', 'is_anomaly', 'is_excluded'];
+$func$;
+COMMENT ON FUNCTION _tidemark.bookkeeping_columns() IS
+'Columns that Tidemark keeps itself: an update of nothing else leaves no audit record.';
+
+-- The label of a table in the record: its name, with the schema unless that is public.
+CREATE OR REPLACE FUNCTION _tidemark.relation_label(p_table regclass)
+    RETURNS text
+    LANGUAGE sql
+    STABLE
+    STRICT
+    PARALLEL SAFE
+    SET search_path = pg_catalog, pg_temp
+AS $func$
+    SELECT CASE n.nspname WHEN 'public' THEN c.relname ELSE n.nspname || '.' || c.relname END
+      FROM pg_catalog.pg_class AS c
+      JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
+     WHERE c.oid = p_table;
+$func$;
+COMMENT ON FUNCTION _tidemark.relation_label(regclass) IS
+'Label of a table: its name, with the schema unless that is public.';
+
+-- The object with the values of secrets replaced; what is NULL stays NULL.
+CREATE OR REPLACE FUNCTION _tidemark.redact(
+    p_object jsonb,
+    p_secrets text[]
+)
+    RETURNS jsonb
+    LANGUAGE plpgsql
+    IMMUTABLE
+    PARALLEL SAFE
+    SET search_path = pg_catalog, pg_temp
+AS $func$
+BEGIN
+    IF p_object ?| p_secrets THEN
+        SELECT p_object || coalesce(jsonb_object_agg(s.key, '[redacted]'::text), '{}') INTO p_object
+          FROM unnest(p_secrets) AS s (key)
+         WHERE p_object ->> s.key IS NOT NULL;
+    END IF;
+    RETURN p_object;
+END
+$func$;
+COMMENT ON FUNCTION _tidemark.redact(jsonb, text[]) IS 'The object with the values of secrets replaced.';
+
+-- The transaction's identity in the record. It needs no look-up and cannot be set by a client: the second in which the
+-- transaction began, and the server's number of it. A dump restored elsewhere begins to count anew, but later.
+CREATE OR REPLACE FUNCTION _tidemark.audit_tx_id()
+    RETURNS bigint
+    LANGUAGE plpgsql
+    VOLATILE
+    SET search_path = pg_catalog, pg_temp
+AS $func$
+BEGIN
+    RETURN ((extract(EPOCH FROM transaction_timestamp())::bigint - 1735689600) << 32) -- seconds since 2025
+        | (pg_current_xact_id()::text::bigint & 4294967295);
+END
+$func$;
+COMMENT ON FUNCTION _tidemark.audit_tx_id() IS 'Identity of the current transaction in audit_tx.';
+
+-- Hash of a row of audit_tx. Nothing in it depends on a setting.
+CREATE OR REPLACE FUNCTION _tidemark.audit_tx_hash(
+    p_tx_id bigint,
+    p_xact_id xid8,
+    p_client inet,
+    p_application text,
+    p_request text,
+    p_created_at timestamptz
+)
+    RETURNS bytea
+    LANGUAGE plpgsql
+    STABLE
+    PARALLEL SAFE
+    SET search_path = pg_catalog, pg_temp
+AS $func$
+BEGIN
+    RETURN sha256(convert_to(ROW(
+        p_tx_id, p_xact_id, p_client, p_application, p_request, (extract(EPOCH FROM p_created_at) * 1000000)::bigint
+    )::text, 'UTF8'));
+END
+$func$;
+COMMENT ON FUNCTION _tidemark.audit_tx_hash(bigint, xid8, inet, text, text, timestamptz) IS
+'SHA-256 of the columns of a row of audit_tx.';
+
+-- Hash of a row of audit_log. Instants count as microseconds, so no setting of a session changes it. It has no settings
+-- of its own, because only then does the planner put its body in the place of the call; its callers have them.
+CREATE OR REPLACE FUNCTION _tidemark.audit_hash(
+    p_audit_id bigint,
+    p_tx_id bigint,
+    p_table_name text,
+    p_operation public.audit_operation,
+    p_row_key jsonb,
+    p_new_key jsonb,
+    p_old_values jsonb,
+    p_new_values jsonb,
+    p_changed_fields text[],
+    p_changed_by text,
+    p_db_role text,
+    p_changed_at timestamptz,
+    p_reason text,
+    p_created_at timestamptz
+)
+    RETURNS bytea
+    LANGUAGE sql
+    STABLE
+    PARALLEL SAFE
+AS $func$
+    SELECT sha256(convert_to(ROW(
+        p_audit_id, p_tx_id, p_table_name, p_operation, p_row_key, p_new_key, p_old_values, p_new_values,
+        p_changed_fields, p_changed_by, p_db_role, (extract(EPOCH FROM p_changed_at) * 1000000)::bigint, p_reason,
+        (extract(EPOCH FROM p_created_at) * 1000000)::bigint
+    )::text, 'UTF8'));
+$func$;
+COMMENT ON FUNCTION _tidemark.audit_hash(
+    bigint, bigint, text, public.audit_operation, jsonb, jsonb, jsonb, jsonb, text[], text, text, timestamptz, text,
+    timestamptz
+) IS 'SHA-256 of the columns of a row of audit_log. Inlined.';
+
+-- Puts the current transaction on record, once. Raises TM401 where the table demands a reason and none was given.
+CREATE OR REPLACE FUNCTION _tidemark.record_transaction(
+    p_label text,
+    p_is_reason_demanded boolean
+)
+    RETURNS void
+    LANGUAGE plpgsql
+    VOLATILE
+    SET search_path = pg_catalog, pg_temp
+AS $func$
+BEGIN
+    IF p_is_reason_demanded AND coalesce(current_setting('tidemark.reason', true), '') = '' THEN
+        RAISE EXCEPTION USING ERRCODE = 'TM401',
+            MESSAGE = format('a change of %s needs a reason', p_label),
+            HINT = 'Say why, in the same transaction: SET LOCAL tidemark.reason = ''…''.',
+            TABLE = p_label;
+    END IF;
+    INSERT INTO public.audit_tx (tx_id, xact_id, client, application, request, created_at, content_hash)
+    SELECT t.*, _tidemark.audit_tx_hash(t.tx_id, t.xact_id, t.client, t.application, t.request, t.created_at)
+      FROM (SELECT _tidemark.audit_tx_id() AS tx_id, pg_current_xact_id() AS xact_id, inet_client_addr() AS client,
+                   nullif(current_setting('application_name'), '') AS application,
+                   nullif(current_setting('tidemark.request', true), '') AS request, now() AS created_at) AS t
+    ON CONFLICT ON CONSTRAINT audit_tx_pkey DO NOTHING;
+END
+$func$;
+COMMENT ON FUNCTION _tidemark.record_transaction(text, boolean) IS
+'Puts the current transaction into audit_tx; raises TM401 where a reason is demanded and missing.';
+
+-- The condition that a column changed, of two row expressions. Equal values of the types named here also look the same;
+-- others need not (1.0 and 1.00, arrays of them, JSON) and are compared by what is recorded.
+CREATE OR REPLACE FUNCTION _tidemark.changed_condition(
+    p_column name,
+    p_type oid,
+    p_old text,
+    p_new text
+)
+    RETURNS text
+    LANGUAGE sql
+    STABLE
+    PARALLEL SAFE
+    SET search_path = pg_catalog, pg_temp
+AS $func$
+    SELECT format(
+               CASE WHEN t.typcategory = 'S' AND t.typtype = 'b' AND t.typcollation <> 0
+                    THEN '%2$s.%1$I COLLATE "C" IS DISTINCT FROM %3$s.%1$I COLLATE "C"'
+                    WHEN t.typtype = 'e' OR t.oid IN (
+                        'boolean'::regtype, 'smallint'::regtype, 'integer'::regtype, 'bigint'::regtype, 'uuid'::regtype,
+                        'timestamptz'::regtype, 'timestamp'::regtype, 'date'::regtype, 'bytea'::regtype
+                    ) THEN '%2$s.%1$I IS DISTINCT FROM %3$s.%1$I'
+                    ELSE 'to_jsonb(%2$s.%1$I)::text IS DISTINCT FROM to_jsonb(%3$s.%1$I)::text'
+               END, p_column, p_old, p_new
+           )
+      FROM pg_catalog.pg_type AS t
+     WHERE t.oid = p_type;
+$func$;
+COMMENT ON FUNCTION _tidemark.changed_condition(name, oid, text, text) IS
+'Condition that a column has another value in one row than in the other.';
+
+-- The query that records an UPDATE of many rows. It compares columns in their own types, which takes half as long as
+-- comparing JSON, and looks only at columns that the statement changed in some row: p_touched, from this function with
+-- p_touched NULL. Both versions give the same records as the short way in audit_statement().
+CREATE OR REPLACE FUNCTION _tidemark.bulk_update_query(
+    p_table oid,
+    p_keys text[],
+    p_bookkeeping text[],
+    p_secrets text[],
+    p_touched text[]
+)
+    RETURNS text
+    LANGUAGE sql
+    STABLE
+    SET search_path = pg_catalog, pg_temp
+AS $func$
+    WITH columns AS (
+        SELECT a.attname AS name, _tidemark.changed_condition(a.attname, a.atttypid, '(o.r)', '(n.r)') AS changed
+          FROM pg_catalog.pg_attribute AS a
+         WHERE a.attrelid = p_table
+           AND a.attnum > 0
+           AND NOT a.attisdropped
+           AND (p_touched IS NULL OR a.attname = ANY (p_touched))
+         ORDER BY length(a.attname), a.attname COLLATE "C" -- as in jsonb
+    ), texts AS (
+        SELECT string_agg(format('CASE WHEN bool_or(%s) THEN %L END', c.changed, c.name), ', ') AS any_changed,
+               string_agg(format('CASE WHEN %s THEN %L END', c.changed, c.name), ', ')
+               FILTER (WHERE c.name <> ALL (p_bookkeeping)) AS changed,
+               string_agg(format('CASE WHEN %s THEN NULL ELSE %L END', c.changed, c.name), ', ') AS same,
+               string_agg(format('%1$L, (o.r).%1$I', c.name), ', ') AS old_members,
+               string_agg(format('%1$L, (n.r).%1$I', c.name), ', ') AS new_members
+          FROM columns AS c
+    )
+    SELECT CASE WHEN p_touched IS NULL THEN format('SELECT array_remove(ARRAY[%s]::text[], NULL) FROM ', t.any_changed)
+           ELSE format(
+               $query$
+               INSERT INTO public.audit_log (
+                   audit_id, tx_id, table_name, operation, row_key, new_key, old_values, new_values, changed_fields,
+                   changed_by, db_role, changed_at, reason, created_at, content_hash
+               )
+               SELECT c.*, _tidemark.audit_hash(
+                          c.audit_id, c.tx_id, c.table_name, c.operation, c.row_key, c.new_key, c.old_values,
+                          c.new_values, c.changed_fields, c.changed_by, c.db_role, c.changed_at, c.reason, c.created_at
+                      )
+                 FROM (
+                   SELECT nextval('public.audit_log_audit_id_seq') AS audit_id, $1 AS tx_id, $2 AS table_name,
+                          'update'::public.audit_operation AS operation, d.row_key,
+                          CASE WHEN d.changed_fields && %1$L::text[] THEN d.new_key END AS new_key,
+                          %2$s AS old_values, %3$s AS new_values, d.changed_fields, $3 AS changed_by,
+                          session_user::text AS db_role, $4 AS changed_at, $5 AS reason, now() AS created_at
+                     FROM (
+                       SELECT jsonb_build_object(%4$s) AS row_key, jsonb_build_object(%5$s) AS new_key,
+                              jsonb_build_object(%6$s) - s.same AS old_values,
+                              jsonb_build_object(%7$s) - s.same AS new_values,
+                              s.changed_fields
+                         FROM @pairs@
+                        CROSS JOIN LATERAL (
+                                  SELECT array_remove(ARRAY[%8$s]::text[], NULL) AS changed_fields,
+                                         array_remove(ARRAY[%9$s]::text[], NULL) AS same
+                                  OFFSET 0
+                              ) AS s
+                        WHERE cardinality(s.changed_fields) > 0
+                       OFFSET 0
+                     ) AS d
+                   OFFSET 0
+                 ) AS c
+               $query$,
+               p_keys,
+               format(
+                   'CASE WHEN d.old_values ?| %1$L::text[] THEN _tidemark.redact(d.old_values, %1$L) '
+                   'ELSE d.old_values END',
+                   p_secrets
+               ),
+               format(
+                   'CASE WHEN d.new_values ?| %1$L::text[] THEN _tidemark.redact(d.new_values, %1$L) '
+                   'ELSE d.new_values END',
+                   p_secrets
+               ),
+               (SELECT string_agg(format('%1$L, (o.r).%1$I', k.key), ', ') FROM unnest(p_keys) AS k (key)),
+               (SELECT string_agg(format('%1$L, (n.r).%1$I', k.key), ', ') FROM unnest(p_keys) AS k (key)),
+               t.old_members, t.new_members, t.changed, t.same
+           ) END
+      FROM texts AS t;
+$func$;
+COMMENT ON FUNCTION _tidemark.bulk_update_query(oid, text[], text[], text[], text[]) IS
+'Query that records an UPDATE of many rows; with p_touched NULL, the beginning of one that names the changed columns.';
+
+-- Statement trigger of a plain table. An UPDATE's old and new rows are matched by their order, which is the order in
+-- which the server updated them, so that a row is followed when its key changes.
+CREATE OR REPLACE FUNCTION _tidemark.audit_statement()
+    RETURNS trigger
+    LANGUAGE plpgsql
+    VOLATILE
+    SECURITY DEFINER
+    SET search_path = pg_catalog, pg_temp
+    -- The same row is recorded as the same JSON, whatever the session's settings.
+    SET timezone = 'UTC'
+    SET datestyle = 'ISO, MDY'
+    SET intervalstyle = 'postgres'
+    SET extra_float_digits = 1
+    SET bytea_output = 'hex'
+    SET jit = off
+AS $func$
+DECLARE
+    -- A whole row is named by an alias that no column has.
+    c_pairs CONSTANT text := '(SELECT row_number() OVER () AS place, "the.row" AS r FROM old_rows AS "the.row") AS o '
+        'JOIN (SELECT row_number() OVER () AS place, "the.row" AS r FROM new_rows AS "the.row") AS n USING (place)';
+    c_bulk CONSTANT integer := 1000; -- rows from which on preparing a query of its own pays
+    v_keys CONSTANT text[] := TG_ARGV[1];
+    v_bookkeeping CONSTANT text[] := TG_ARGV[2];
+    v_secrets CONSTANT text[] := TG_ARGV[3];
+    v_tx_id bigint;
+    v_changed_by text;
+    v_touched text[];
+    v_is_recorded boolean := true;
+BEGIN
+    IF TG_OP = 'UPDATE' THEN
+        PERFORM FROM new_rows AS t OFFSET c_bulk LIMIT 1;
+        IF FOUND THEN
+            EXECUTE _tidemark.bulk_update_query(TG_RELID, v_keys, v_bookkeeping, v_secrets, NULL) || c_pairs
+               INTO v_touched;
+        END IF;
+    END IF;
+    IF v_touched <@ v_bookkeeping THEN
+        RETURN NULL;
+    ELSIF cardinality(v_touched) < 50 THEN -- jsonb_build_object takes 100 arguments
+        v_tx_id := _tidemark.audit_tx_id();
+        v_changed_by := coalesce(nullif(current_setting('tidemark.actor', true), ''), session_user);
+        EXECUTE replace(
+            _tidemark.bulk_update_query(TG_RELID, v_keys, v_bookkeeping, v_secrets, v_touched), '@pairs@', c_pairs
+        )
+          USING v_tx_id, TG_ARGV[0], v_changed_by, clock_timestamp(),
+                nullif(current_setting('tidemark.reason', true), '');
+    ELSIF TG_OP = 'UPDATE' THEN
+        INSERT INTO public.audit_log (
+            audit_id, tx_id, table_name, operation, row_key, new_key, old_values, new_values, changed_fields,
+            changed_by, db_role, changed_at, reason, created_at, content_hash
+        )
+        SELECT c.*, _tidemark.audit_hash(
+                   c.audit_id, c.tx_id, c.table_name, c.operation, c.row_key, c.new_key, c.old_values, c.new_values,
+                   c.changed_fields, c.changed_by, c.db_role, c.changed_at, c.reason, c.created_at
+               )
+          FROM (
+            SELECT nextval('public.audit_log_audit_id_seq') AS audit_id, i.tx_id, TG_ARGV[0] AS table_name,
+                   'update'::public.audit_operation AS operation,
+                   (SELECT jsonb_object_agg(k.key, d.o -> k.key) FROM unnest(v_keys) AS k (key)) AS row_key,
+                   CASE WHEN f.changed_fields && v_keys
+                        THEN (SELECT jsonb_object_agg(k.key, d.n -> k.key) FROM unnest(v_keys) AS k (key))
+                   END AS new_key,
+                   CASE WHEN f.o ?| v_secrets THEN _tidemark.redact(f.o, v_secrets) ELSE f.o END AS old_values,
+                   CASE WHEN f.n ?| v_secrets THEN _tidemark.redact(f.n, v_secrets) ELSE f.n END AS new_values,
+                   f.changed_fields, i.changed_by, session_user::text AS db_role, i.changed_at, i.reason,
+                   now() AS created_at
+              FROM (SELECT _tidemark.audit_tx_id() AS tx_id, clock_timestamp() AS changed_at,
+                           coalesce(nullif(current_setting('tidemark.actor', true), ''), session_user) AS changed_by,
+                           nullif(current_setting('tidemark.reason', true), '') AS reason OFFSET 0) AS i
+             CROSS JOIN (
+                       SELECT p.o, p.n,
+                              -- Compared as text: to jsonb 1.0 and 1.00 are the same.
+                              ARRAY(SELECT e.key FROM jsonb_each(p.o) AS e WHERE e.value::text = (p.n -> e.key)::text)
+                              AS same
+                         FROM unnest(
+                                  ARRAY(SELECT to_jsonb(t.*) FROM old_rows AS t),
+                                  ARRAY(SELECT to_jsonb(t.*) FROM new_rows AS t)
+                              ) AS p (o, n)
+                       OFFSET 0
+                   ) AS d
+             CROSS JOIN LATERAL (
+                       SELECT d.o - d.same AS o, d.n - d.same AS n,
+                              ARRAY(SELECT jsonb_object_keys(d.n - d.same - v_bookkeeping)) AS changed_fields
+                       OFFSET 0
+                   ) AS f
+             WHERE cardinality(f.changed_fields) > 0
+            OFFSET 0
+          ) AS c;
+        v_is_recorded := FOUND;
+    ELSIF TG_OP = 'INSERT' THEN
+        INSERT INTO public.audit_log (
+            audit_id, tx_id, table_name, operation, row_key, new_values, changed_by, db_role, changed_at, reason,
+            created_at, content_hash
+        )
+        SELECT c.*, _tidemark.audit_hash(
+                   c.audit_id, c.tx_id, c.table_name, c.operation, c.row_key, NULL, NULL, c.new_values, NULL,
+                   c.changed_by, c.db_role, c.changed_at, c.reason, c.created_at
+               )
+          FROM (
+            SELECT nextval('public.audit_log_audit_id_seq') AS audit_id, i.tx_id, TG_ARGV[0] AS table_name,
+                   'insert'::public.audit_operation AS operation,
+                   (SELECT jsonb_object_agg(k.key, d.n -> k.key) FROM unnest(v_keys) AS k (key)) AS row_key,
+                   CASE WHEN d.n ?| v_secrets THEN _tidemark.redact(d.n, v_secrets) ELSE d.n END
+                   AS new_values,
+                   i.changed_by, session_user::text AS db_role, i.changed_at, i.reason, now() AS created_at
+              FROM (SELECT _tidemark.audit_tx_id() AS tx_id, clock_timestamp() AS changed_at,
+                           coalesce(nullif(current_setting('tidemark.actor', true), ''), session_user) AS changed_by,
+                           nullif(current_setting('tidemark.reason', true), '') AS reason OFFSET 0) AS i
+             CROSS JOIN (SELECT to_jsonb(t.*) AS n FROM new_rows AS t OFFSET 0) AS d
+            OFFSET 0
+          ) AS c;
+        v_is_recorded := FOUND;
+    ELSE
+        INSERT INTO public.audit_log (
+            audit_id, tx_id, table_name, operation, row_key, old_values, changed_by, db_role, changed_at, reason,
+            created_at, content_hash
+        )
+        SELECT c.*, _tidemark.audit_hash(
+                   c.audit_id, c.tx_id, c.table_name, c.operation, c.row_key, NULL, c.old_values, NULL, NULL,
+                   c.changed_by, c.db_role, c.changed_at, c.reason, c.created_at
+               )
+          FROM (
+            SELECT nextval('public.audit_log_audit_id_seq') AS audit_id, i.tx_id, TG_ARGV[0] AS table_name,
+                   'delete'::public.audit_operation AS operation,
+                   (SELECT jsonb_object_agg(k.key, d.o -> k.key) FROM unnest(v_keys) AS k (key)) AS row_key,
+                   CASE WHEN d.o ?| v_secrets THEN _tidemark.redact(d.o, v_secrets) ELSE d.o END
+                   AS old_values,
+                   i.changed_by, session_user::text AS db_role, i.changed_at, i.reason, now() AS created_at
+              FROM (SELECT _tidemark.audit_tx_id() AS tx_id, clock_timestamp() AS changed_at,
+                           coalesce(nullif(current_setting('tidemark.actor', true), ''), session_user) AS changed_by,
+                           nullif(current_setting('tidemark.reason', true), '') AS reason OFFSET 0) AS i
+             CROSS JOIN (SELECT to_jsonb(t.*) AS o FROM old_rows AS t OFFSET 0) AS d
+            OFFSET 0
+          ) AS c;
+        v_is_recorded := FOUND;
+    END IF;
+    IF v_is_recorded THEN
+        PERFORM _tidemark.record_transaction(TG_ARGV[0], TG_ARGV[4] = 'reason');
+    END IF;
+    RETURN NULL;
+END
+$func$;
+REVOKE ALL ON FUNCTION _tidemark.audit_statement() FROM public;
+COMMENT ON FUNCTION _tidemark.audit_statement() IS
+'Statement trigger of a plain table: one row of audit_log for each changed row.';
+
+-- Writes one entry and returns its number. For rows that come one at a time; p_old and p_new are whole rows, of which
+-- an update keeps what changed. Nothing happens, and NULL is returned, where an update changed nothing but bookkeeping.
+CREATE OR REPLACE FUNCTION _tidemark.record_change(
+    p_label text,
+    p_operation public.audit_operation,
+    p_keys text[],
+    p_bookkeeping text[],
+    p_secrets text[],
+    p_is_reason_demanded boolean,
+    p_old jsonb,
+    p_new jsonb
+)
+    RETURNS bigint
+    LANGUAGE plpgsql
+    VOLATILE
+    SET search_path = pg_catalog, pg_temp
+AS $func$
+DECLARE
+    v_same text[] := '{}';
+    v_audit_id bigint;
+BEGIN
+    IF p_operation = 'update' THEN
+        v_same := ARRAY(SELECT e.key FROM jsonb_each(p_old) AS e WHERE e.value::text = (p_new -> e.key)::text);
+        IF p_new - v_same - p_bookkeeping = '{}' THEN
+            RETURN NULL;
+        END IF;
+    END IF;
+    INSERT INTO public.audit_log (
+        audit_id, tx_id, table_name, operation, row_key, new_key, old_values, new_values, changed_fields, changed_by,
+        db_role, changed_at, reason, created_at, content_hash
+    )
+    SELECT c.*, _tidemark.audit_hash(
+               c.audit_id, c.tx_id, c.table_name, c.operation, c.row_key, c.new_key, c.old_values, c.new_values,
+               c.changed_fields, c.changed_by, c.db_role, c.changed_at, c.reason, c.created_at
+           )
+      FROM (
+        SELECT nextval('public.audit_log_audit_id_seq') AS audit_id, i.tx_id, p_label AS table_name,
+               p_operation AS operation,
+               (SELECT jsonb_object_agg(k.key, coalesce(p_old, p_new) -> k.key) FROM unnest(p_keys) AS k (key))
+               AS row_key,
+               CASE WHEN i.changed_fields && p_keys
+                    THEN (SELECT jsonb_object_agg(k.key, p_new -> k.key) FROM unnest(p_keys) AS k (key))
+               END AS new_key,
+               _tidemark.redact(p_old - v_same, p_secrets) AS old_values,
+               _tidemark.redact(p_new - v_same, p_secrets) AS new_values, i.changed_fields,
+               coalesce(nullif(current_setting('tidemark.actor', true), ''), session_user) AS changed_by,
+               session_user::text AS db_role, clock_timestamp() AS changed_at,
+               nullif(current_setting('tidemark.reason', true), '') AS reason, now() AS created_at
+          FROM (
+            SELECT _tidemark.audit_tx_id() AS tx_id,
+                   CASE p_operation
+                       WHEN 'update' THEN ARRAY(SELECT jsonb_object_keys(p_new - v_same - p_bookkeeping))
+                   END AS changed_fields
+            OFFSET 0
+          ) AS i
+        OFFSET 0
+      ) AS c
+    RETURNING audit_id INTO v_audit_id;
+    PERFORM _tidemark.record_transaction(p_label, p_is_reason_demanded);
+    RETURN v_audit_id;
+END
+$func$;
+COMMENT ON FUNCTION _tidemark.record_change(
+    text, public.audit_operation, text[], text[], text[], boolean, jsonb, jsonb
+) IS 'Writes one entry of audit_log and returns its number; NULL where nothing but bookkeeping changed.';
+
+-- What quality has on record about a row of a hypertable; NULL where nothing. It is gone once the row is.
+CREATE OR REPLACE FUNCTION _tidemark.row_findings(
+    p_label text,
+    p_time_column text,
+    p_row jsonb
+)
+    RETURNS jsonb
+    LANGUAGE plpgsql
+    STABLE
+    SET search_path = pg_catalog, pg_temp
+AS $func$
+DECLARE
+    v_ts CONSTANT timestamptz := p_row ->> p_time_column;
+    v_findings jsonb;
+BEGIN
+    IF NOT p_row ? 'quality_score' OR (p_row ->> 'quality_score' = '100' AND p_row ->> 'is_anomaly' = 'false') THEN
+        RETURN NULL;
+    END IF;
+    SELECT jsonb_strip_nulls(jsonb_build_object(
+               'issues', (SELECT jsonb_agg(to_jsonb(q) - 'issue_id' ORDER BY q.issue_id)
+                            FROM public.quality_issues AS q
+                           WHERE q.table_name = p_label AND q.ts = v_ts AND p_row @> q.series),
+               'anomalies', (SELECT jsonb_agg(to_jsonb(a) ORDER BY a.anomaly_id)
+                               FROM public.anomalies AS a
+                               JOIN _tidemark.quality_targets AS t ON t.label = a.table_name
+                              WHERE a.table_name = p_label
+                                AND a.series = (SELECT jsonb_object_agg(k.key, p_row -> k.key)
+                                                  FROM unnest(t.series_columns) AS k (key))
+                                AND a.timestamp = v_ts)
+           ))
+      INTO v_findings;
+    RETURN nullif(v_findings, '{}');
+END
+$func$;
+COMMENT ON FUNCTION _tidemark.row_findings(text, text, jsonb) IS
+'Penalties and anomalies of a row of a hypertable; NULL where there are none.';
+
+-- Row trigger of a hypertable. A deleted row also goes to the archive, in the same transaction.
+CREATE OR REPLACE FUNCTION _tidemark.audit_hypertable_row()
+    RETURNS trigger
+    LANGUAGE plpgsql
+    VOLATILE
+    SECURITY DEFINER
+    SET search_path = pg_catalog, pg_temp
+    -- The same row is recorded as the same JSON, whatever the session's settings.
+    SET timezone = 'UTC'
+    SET datestyle = 'ISO, MDY'
+    SET intervalstyle = 'postgres'
+    SET extra_float_digits = 1
+    SET bytea_output = 'hex'
+AS $func$
+DECLARE
+    v_old CONSTANT jsonb := to_jsonb(OLD.*);
+    v_new jsonb;
+    v_audit_id bigint;
+BEGIN
+    IF TG_OP = 'UPDATE' THEN
+        v_new := to_jsonb(NEW.*);
+        IF (v_old - TG_ARGV[2]::text[])::text = (v_new - TG_ARGV[2]::text[])::text THEN
+            RETURN NULL; -- the quality engine at work
+        END IF;
+        PERFORM _tidemark.record_change(
+            TG_ARGV[0], 'update', TG_ARGV[1]::text[], TG_ARGV[2]::text[], TG_ARGV[3]::text[], TG_ARGV[4] = 'reason',
+            v_old, v_new
+        );
+        RETURN NULL;
+    END IF;
+    v_audit_id := _tidemark.record_change(
+        TG_ARGV[0], 'delete', TG_ARGV[1]::text[], TG_ARGV[2]::text[], TG_ARGV[3]::text[], TG_ARGV[4] = 'reason',
+        v_old, NULL
+    );
+    INSERT INTO public.timeseries_archive (table_name, row, findings, audit_id, deleted_at, deleted_by, reason)
+    VALUES (
+        TG_ARGV[0], _tidemark.redact(v_old, TG_ARGV[3]::text[]), _tidemark.row_findings(TG_ARGV[0], TG_ARGV[5], v_old),
+        v_audit_id, clock_timestamp(), coalesce(nullif(current_setting('tidemark.actor', true), ''), session_user),
+        nullif(current_setting('tidemark.reason', true), '')
+    );
+    RETURN NULL;
+END
+$func$;
+REVOKE ALL ON FUNCTION _tidemark.audit_hypertable_row() FROM public;
+COMMENT ON FUNCTION _tidemark.audit_hypertable_row() IS
+'Row trigger of a hypertable: records updates and deletes, and archives what is deleted.';
+
+-- A row's share in a checksum of many: the first 64 bits of its hash, as a number. Added up, they do not depend on the
+-- order of the rows.
+CREATE OR REPLACE FUNCTION _tidemark.row_digest(p_row jsonb)
+    RETURNS numeric
+    LANGUAGE plpgsql
+    IMMUTABLE
+    PARALLEL SAFE
+    SET search_path = pg_catalog, pg_temp
+AS $func$
+BEGIN
+    RETURN ('x' || encode(substr(sha256(convert_to(p_row::text, 'UTF8')), 1, 8), 'hex'))::bit(64)::bigint;
+END
+$func$;
+COMMENT ON FUNCTION _tidemark.row_digest(jsonb) IS
+'A row''s share in a checksum of many rows: 64 bits of the SHA-256 of its JSON, as a number.';
+
+-- Statement trigger before TRUNCATE. Rows of a plain table are recorded one by one; what a hypertable held, too much
+-- for that, as a number of rows and a checksum.
+CREATE OR REPLACE FUNCTION _tidemark.audit_truncate()
+    RETURNS trigger
+    LANGUAGE plpgsql
+    VOLATILE
+    SECURITY DEFINER
+    SET search_path = pg_catalog, pg_temp
+    SET timezone = 'UTC'
+    SET datestyle = 'ISO, MDY'
+    SET intervalstyle = 'postgres'
+    SET extra_float_digits = 1
+    SET bytea_output = 'hex'
+AS $func$
+DECLARE
+    v_row jsonb;
+BEGIN
+    IF TG_ARGV[5] <> '' THEN
+        EXECUTE format(
+            'SELECT jsonb_build_object(''rows'', count(*),'
+            '                          ''checksum'', sum(_tidemark.row_digest(to_jsonb(t.*)))::text)'
+            '  FROM %I.%I AS t', TG_TABLE_SCHEMA, TG_TABLE_NAME
+        ) INTO v_row;
+        IF v_row ->> 'rows' <> '0' THEN
+            PERFORM _tidemark.record_change(
+                TG_ARGV[0], 'truncate', '{}', '{}', '{}', TG_ARGV[4] = 'reason', v_row, NULL
+            );
+        END IF;
+        RETURN NULL;
+    END IF;
+    FOR v_row IN EXECUTE format('SELECT to_jsonb(t.*) FROM %I.%I AS t', TG_TABLE_SCHEMA, TG_TABLE_NAME) LOOP
+        PERFORM _tidemark.record_change(
+            TG_ARGV[0], 'truncate', TG_ARGV[1]::text[], '{}', TG_ARGV[3]::text[], TG_ARGV[4] = 'reason', v_row, NULL
+        );
+    END LOOP;
+    RETURN NULL;
+END
+$func$;
+REVOKE ALL ON FUNCTION _tidemark.audit_truncate() FROM public;
+COMMENT ON FUNCTION _tidemark.audit_truncate() IS 'Statement trigger before TRUNCATE: records what is about to go.';
