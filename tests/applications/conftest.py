@@ -1,0 +1,60 @@
+"""Which statement of which application a test answers, counted and told at the end of the run."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from typing import Any
+
+import psycopg
+import pytest
+
+APPLICATIONS = ("buddy_ai", "cryptovolt", "trading_manager", "hyperliquid", "btc_dashboard")
+_results: dict[tuple[str, int, str, str], str] = {}
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line(
+        "markers", "statement(application, line, title): answers that line of the application's document"
+    )
+
+
+@pytest.hookimpl(hookwrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Any:
+    report = (yield).get_result()
+    mark = item.get_closest_marker("statement")
+    if mark and (report.when == "call" or report.failed or report.skipped):
+        kind = "document" if "document" in item.nodeid else "own"
+        key = (*mark.args, kind)
+        outcome = "not run" if report.skipped else report.outcome
+        worst = ("passed", "not run", "failed")
+        _results[key] = max(_results.get(key, "passed"), outcome, key=worst.index)
+
+
+def pytest_terminal_summary(terminalreporter: Any) -> None:
+    if not _results:
+        return
+    terminalreporter.section("the applications' statements")
+    order = sorted(_results, key=lambda key: (APPLICATIONS.index(key[0]), key[1], key[3]))
+    if terminalreporter.config.get_verbosity() > 0:
+        for application, line, title, kind in order:
+            outcome = _results[application, line, title, kind]
+            terminalreporter.write_line(f"| {application} | {line} | {kind} | {title} | {outcome} |")
+    for application in APPLICATIONS:
+        for kind in ("own", "document"):
+            counts = Counter(_results[key] for key in order if key[0] == application and key[3] == kind)
+            if counts:
+                told = ", ".join(f"{number} {outcome}" for outcome, number in sorted(counts.items()))
+                terminalreporter.write_line(f"{application}, {kind} statements: {told}")
+
+
+Use = Callable[[str], psycopg.Connection]
+
+
+@pytest.fixture
+def use(tx: psycopg.Connection) -> Use:
+    """`use("cryptovolt")` is a connection on which only the search_path is that application's."""
+    def use(application: str) -> psycopg.Connection:
+        tx.execute(f"SET LOCAL search_path = {application}, public")
+        return tx
+    return use
