@@ -5,15 +5,21 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Sequence
-from datetime import datetime
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict
+from datetime import UTC, datetime
+from importlib import resources
 from pathlib import Path
 from typing import Any, NoReturn
 
 import click
 import psycopg
 
-from runner import calendars, catalog, config, loader, migrations, provision, server
+from runner import backup as backups
+from runner import calendars, catalog, config, lifecycle, loader, migrations, parquet, provision, server
+from runner import doctor as examination
+from runner import query as questions
 from runner.database import connect, normalise, where
 from runner.errors import Problem
 from runner.installation import NoInstallation, find_installation
@@ -135,6 +141,8 @@ def migrate(print_sql: bool) -> None:
             click.echo("".join(migrations.pending_sql(plan)), nl=False)
             return
         done = migrations.migrate(connection, _say)
+        if not done.up_to_date:
+            lifecycle.refresh(connection)  # continuous aggregates are created without data
         _say("nothing to do" if done.up_to_date else
              f"applied {len(done.pending)} state and {len(done.logic)} logic files")
         click.echo(f"the database is {where(connection)}")
@@ -244,19 +252,39 @@ def _refuse_differences(connection: psycopg.Connection) -> None:
 @click.option("--interval", help="Length of the bars, e.g. 1m or 1d, where the file has no such column.")
 @click.option("--mode", default="live", show_default=True, help="backfill, live, correction or replay.")
 def load(files: tuple[Path, ...], **options: Any) -> None:
-    """Load CSV, JSON or NDJSON FILES, plain or gzipped. Run it again to complete an interrupted load."""
-    size = sum(path.stat().st_size for path in files if path.is_file())
+    """Load CSV, JSON or NDJSON FILES, plain or gzipped. Run it again to complete an interrupted load.
+
+    Parquet files and folders that `clean --archive` wrote go back into the hypertable they came from.
+    """
+    archives = [path for path in files if parquet.is_parquet(path)]
+    others = [path for path in files if path not in archives]
+    size = sum(file.stat().st_size for path in files for file in parquet.files(path) if file.is_file())
     hidden = not sys.stderr.isatty()
+    summaries: list[loader.Summary] = []
     with (
         database() as connection,
         click.progressbar(length=size, label="loading", file=sys.stderr, hidden=hidden) as bar,
     ):
         try:
-            summaries = loader.load(connection, files, progress=bar.update, **options)
+            if archives:
+                summaries += parquet.put_back(connection, archives, bar.update)
+            if others:
+                summaries += loader.load(connection, others, progress=bar.update, **options)
         except loader.LoadFailed as failed:
-            _print_loads(failed.summaries)
+            _print_loads([*summaries, *failed.summaries])
             raise
     _print_loads(summaries)
+
+
+@main.command()
+def seed() -> None:
+    """Load sample data: the real daily bars of five shares that the package bokeh_sampledata brings."""
+    try:
+        bars = resources.files("bokeh_sampledata") / "_data" / "stocks.csv.gz"
+    except ModuleNotFoundError:
+        raise Problem("the sample data are not installed", hint="pip install bokeh_sampledata", exit_code=2) from None
+    with database() as connection:
+        _print_loads(loader.load(connection, [Path(str(bars))], table="candles", interval="1d", mode="backfill"))
 
 
 @main.command()
@@ -298,3 +326,195 @@ def reset(yes: bool) -> None:
         click.echo(f"{where(connection)} is as new")
 
 
+@main.command()
+@click.option("--from", "start", type=click.DateTime(), help="Recompute from here (UTC).")
+@click.option("--to", "end", type=click.DateTime(), help="… up to here, itself left out.")
+def refresh(start: datetime | None, end: datetime | None) -> None:
+    """Bring all aggregates up to date; with bounds, recompute what lies between them."""
+    with database() as connection:
+        lifecycle.refresh(connection, start and start.replace(tzinfo=UTC), end and end.replace(tzinfo=UTC))
+
+
+@main.command()
+@click.option("--older-than", help="An age, e.g. '7 days'.  [default: what data_policies says]")
+def compress(older_than: str | None) -> None:
+    """Compress the chunks that are due; Community only."""
+    with database() as connection, _chunk_progress("compressing") as progress:
+        done = lifecycle.compress(connection, older_than, progress)
+    _table(["hypertable", "from", "to", "before", "after", "ratio"], [
+        [c.hypertable, f"{c.range_start:%Y-%m-%d}", f"{c.range_end:%Y-%m-%d}", _size(c.before), _size(c.after),
+         f"{c.before / c.after:.1f}" if c.after else None] for c in done
+    ])
+
+
+@main.command()
+@click.option("--archive", type=click.Path(path_type=Path, file_okay=False),
+              help="First write the rows to Parquet files below this directory, and prove them complete.")
+@yes_option
+def clean(archive: Path | None, yes: bool) -> None:
+    """Drop the chunks that have outlived data_policies; shows them first, and asks."""
+    with database() as connection:
+        due = lifecycle.what_would_go(connection)
+        _print_chunks(due)
+        if not due:
+            click.echo("nothing has outlived its policy")
+            return
+        if not yes:
+            click.confirm(f"Drop {len(due)} chunks, {sum(c.rows for c in due)} rows?", abort=True)
+        with _chunk_progress("dropping") as progress:
+            dropped = lifecycle.clean(connection, archive, progress)
+        click.echo(f"dropped {len(dropped)} chunks, {sum(c.rows for c in dropped)} rows")
+
+
+def _print_chunks(chunks: Sequence[lifecycle.Chunk]) -> None:
+    _table(["hypertable", "from", "to", "rows", "size"], [
+        [c.hypertable, f"{c.range_start:%Y-%m-%d}", f"{c.range_end:%Y-%m-%d}", c.rows, _size(c.before)] for c in chunks
+    ])
+
+
+def _size(count: int | None) -> str | None:
+    """Bytes for people."""
+    if count is None:
+        return None
+    for unit in ("B", "kB", "MB", "GB"):
+        if count < 10240:
+            return f"{count:.0f} {unit}"
+        count /= 1024
+    return f"{count:.0f} TB"
+
+
+@contextmanager
+def _chunk_progress(label: str) -> Iterator[lifecycle.Progress]:
+    """A bar that counts chunks; silent where nobody watches."""
+    hidden = not sys.stderr.isatty()
+    with click.progressbar(length=1, label=label, file=sys.stderr, hidden=hidden) as bar:
+        def progress(done: int, total: int, chunk: lifecycle.Chunk) -> None:
+            bar.length = total
+            bar.update(done - bar.pos)
+        yield progress
+
+
+@main.command()
+def maintain() -> None:
+    """Refresh, compress and drop what is due, one run at a time; for cron, as often as every minute."""
+    with database() as connection:
+        if not lifecycle.maintain(connection):
+            click.echo("another session is at it")
+
+
+@main.command()
+@json_option
+def stats(as_json: bool) -> None:
+    """Rows, chunks, sizes and compression of each hypertable; aggregates and their lag; policies and their last run."""
+    with database() as connection:
+        figures = lifecycle.stats(connection)
+    if as_json:
+        click.echo(json.dumps(figures, indent=2, default=str))
+        return
+    click.echo(f"TimescaleDB {figures['timescaledb']} ({figures['edition']}) on PostgreSQL {figures['postgresql']}, "
+               f"{_size(figures['database_bytes'])}")
+    for part in ("hypertables", "aggregates", "policies", "jobs"):
+        if figures[part]:
+            click.echo(f"\n{part}")
+            _table(list(figures[part][0]), [list(row.values()) for row in figures[part]])
+
+
+@main.command()
+@json_option
+def doctor(as_json: bool) -> None:
+    """Examine version, settings, disk, bloat, indexes, jobs, record and migrations; say what to do.
+
+    Exits with 1 where there is a warning, 2 where something is critical.
+    """
+    with database() as connection:
+        findings = examination.examine(connection)
+    if as_json:
+        click.echo(json.dumps([asdict(finding) for finding in findings], indent=2))
+    else:
+        _table(["severity", "check", "found", "what to do"], [list(asdict(finding).values()) for finding in findings])
+    sys.exit(examination.exit_code(findings))
+
+
+@main.command()
+@click.argument("name", required=False)
+@click.argument("parameters", nargs=-1)
+@click.option("--csv", "as_csv", is_flag=True, help="Print CSV.")
+@json_option
+def query(name: str | None, parameters: tuple[str, ...], as_csv: bool, as_json: bool) -> None:
+    """Ask the question queries/NAME.sql, with PARAMETERS as name=value; without NAME, list the questions."""
+    if name is None:
+        _table(["name", "question", "parameters"], [
+            [one.name, one.question, ", ".join(map(str, one.parameters))]
+            for one in map(questions.load, questions.names())
+        ])
+        return
+    values = questions.assignments(parameters)
+    with database() as connection:
+        if as_csv:
+            for part in questions.as_csv(connection, name, values):
+                click.echo(part, nl=False)
+        elif as_json:
+            click.echo(questions.as_json(connection, name, values))
+        else:
+            result = questions.run(connection, name, values)
+            _table(result.columns, result.rows)
+
+
+@main.group()
+def anomalies() -> None:
+    """List flagged observations and say what they are."""
+
+
+@anomalies.command("list")
+@click.option("--limit", default=20, show_default=True, help="How many episodes.")
+def anomalies_list(limit: int) -> None:
+    """Open episodes, largest first."""
+    with database() as connection:
+        cursor = connection.execute("SELECT * FROM public.anomaly_queue LIMIT %s", (limit,))
+        _table([column.name for column in cursor.description], cursor.fetchall())
+
+
+def _review(verb: str, status: str, meaning: str) -> None:
+    @anomalies.command(verb, help=meaning)
+    @click.argument("anomaly_id", type=int)
+    @click.option("--notes", help="What you found.")
+    @click.option("--one", is_flag=True, help="Only this observation, not its whole episode.")
+    def review(anomaly_id: int, notes: str | None, one: bool) -> None:
+        with database() as connection:
+            (reviewed,) = connection.execute(
+                "SELECT public.review_anomaly(%s, %s::public.anomaly_status, %s, %s)",
+                (anomaly_id, status, notes, not one),
+            ).fetchone()
+        click.echo(f"{reviewed} anomalies are {status}")
+
+
+_review("ack", "acknowledged", "Somebody is looking at it.")
+_review("confirm", "confirmed_error", "It is bad data: later baselines leave it out once rescored.")
+_review("real", "real_event", "The market did that: it stays in the baselines.")
+_review("expected", "expected", "A split, a holiday, a halt.")
+_review("dismiss", "dismissed", "Not worth a verdict.")
+
+
+@main.command()
+@click.argument("directory", type=click.Path(path_type=Path))
+@click.option("--physical", is_flag=True, help="The whole server, by pg_basebackup with WAL.")
+@click.option("--verify", "verify_only", is_flag=True,
+              help="Prove the backup in DIRECTORY instead: restore it into a scratch server and compare everything.")
+def backup(directory: Path, physical: bool, verify_only: bool) -> None:
+    """Back the database up into DIRECTORY, which must be new or empty."""
+    if verify_only:
+        manifest = backups.verify(directory, say=_say)
+        click.echo(f"{directory} restores: {len(manifest.tables)} tables, {manifest.rows} rows")
+        return
+    manifest = backups.backup(_url(), directory, physical=physical, say=_say)
+    click.echo(f"{manifest.kind} backup of {manifest.rows} rows in {directory}")
+    if manifest.seal:
+        click.echo(f"seal {manifest.seal['seal_id']}: {manifest.seal['root']}")
+
+
+@main.command()
+@click.argument("directory", type=click.Path(path_type=Path))
+def restore(directory: Path) -> None:
+    """Restore the logical backup in DIRECTORY into an empty database, and compare it with its manifest."""
+    manifest = backups.restore(_url(), directory, say=_say)
+    click.echo(f"restored {len(manifest.tables)} tables, {manifest.rows} rows")

@@ -116,6 +116,7 @@ def load(
     plans = [_plan(Path(file), options) for file in files]
     execute(conn, "session")
     execute(conn, "stage")
+    execute(conn, "stage_index")
     summaries = [_File(conn, plan, options, batch_rows, progress).load() for plan in plans]
     if any(summary.error for summary in summaries):
         raise LoadFailed(summaries)
@@ -302,10 +303,10 @@ class _File:
     def _stopped(self, error: psycopg.Error) -> Problem:
         lost = self.conn.closed
         if not lost:
-            self._give_up(str(error))
+            self._give_up(reason(error))
         return Problem(
             f"{'the connection was lost' if lost else 'the database refused'} while {self.path} was being loaded",
-            detail=str(error), hint="the same command goes on where this one stopped",
+            detail=reason(error), hint="the same command goes on where this one stopped",
         )
 
     def _give_up(self, error: str) -> None:

@@ -39,6 +39,10 @@ SELECT 0::integer AS n,
        public.quotes AS q
   WITH NO DATA;
 
+-- name: stage_index
+-- For the search for a record that the database refuses.
+CREATE INDEX IF NOT EXISTS tidemark_stage_n_idx ON pg_temp.tidemark_stage (n);
+
 -- name: lock
 SELECT pg_advisory_lock(%(key)s);
 

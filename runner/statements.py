@@ -29,5 +29,5 @@ def blames_record(error: psycopg.Error) -> bool:
 
 
 def reason(error: psycopg.Error) -> str:
-    """The error as it is kept with a rejected record."""
-    return f"{error.diag.message_primary} (SQLSTATE {error.sqlstate})"
+    """The error in one line."""
+    return f"{error.diag.message_primary} (SQLSTATE {error.sqlstate})" if error.sqlstate else str(error)

@@ -82,9 +82,16 @@ def server(request: pytest.FixtureRequest, edition: str) -> Iterator[SimpleNames
         )
 
 
-def _janitor(server: SimpleNamespace, name: str, **options: Any) -> DatabaseJanitor:
+class _Janitor(DatabaseJanitor):
     """pytest-postgresql's keeper of one database: made on entry, dropped on exit whoever is connected."""
-    return DatabaseJanitor(
+
+    def _build_create_database_sql(self) -> psycopg.sql.Composed:
+        # Copying files instead of logging every page makes a clone in a quarter of the time.
+        return super()._build_create_database_sql() + psycopg.sql.SQL(" STRATEGY file_copy")
+
+
+def _janitor(server: SimpleNamespace, name: str, **options: Any) -> DatabaseJanitor:
+    return _Janitor(
         user=server.user, host=server.host, port=server.port, password=server.password, dbname=name,
         maintenance_dbname=server.maintenance_dbname, connection_timeout=10, **options,
     )

@@ -59,7 +59,7 @@ def test_second_migrate_does_nothing(empty):
 
 def test_psql_over_the_schema_equals_migrate(empty, db):
     script = "".join(file.text for file in schema_files())
-    subprocess.run(["psql", "-X", "-q", "-v", "ON_ERROR_STOP=1", "-d", empty.url], input=script, text=True,  # noqa: S607
+    subprocess.run(["psql", "-X", "-q", "-v", "ON_ERROR_STOP=1", "-d", empty.url], input=script, text=True,
                    check=True, capture_output=True)
     assert snapshot(empty) == snapshot(db)
 
@@ -94,7 +94,7 @@ def test_down_to_nothing_and_up_again_equals_a_fresh_build(empty, db):
     assert snapshot(empty) == snapshot(db)
 
 
-@pytest.mark.parametrize("count", range(1, len(STATE) + 1))
+@pytest.mark.parametrize("count", [1, 2, 4, len(STATE) // 2, len(STATE) - 2])
 def test_each_rollback_can_be_migrated_again(empty, db, count):
     migrate(empty)
     with empty.connect() as connection:
@@ -161,8 +161,8 @@ def test_applying_all_logic_again_changes_nothing(db):
 def test_number_says_what_kind_of_file_it_is(file):
     """State makes tables and types once; logic can be run again. The runner finds logic by how its lines begin."""
     created = re.findall(r"^CREATE (?:UNIQUE )?(OR REPLACE \w+|\w+)", file.text, re.MULTILINE)
-    once = {"TABLE", "TYPE", "INDEX", "EXTENSION", "SCHEMA", "ROLE", "SEQUENCE"}
-    again = {"OR REPLACE FUNCTION", "OR REPLACE PROCEDURE", "OR REPLACE VIEW", "OR REPLACE TRIGGER", "EVENT"}
+    once = {"AGGREGATE", "TABLE", "TYPE", "INDEX", "EXTENSION", "SCHEMA", "ROLE", "SEQUENCE"}
+    again = {*(f"OR REPLACE {kind}" for kind in ("FUNCTION", "PROCEDURE", "VIEW", "TRIGGER")), "CONSTRAINT", "EVENT"}
     assert set(created) <= (again if file.is_logic else once)
 
 
@@ -261,7 +261,7 @@ def test_runner_killed_at_each_statement_is_completed_by_the_next(server, checko
 
 @pytest.mark.parametrize("seed", range(8))
 def test_runner_killed_at_any_statement_of_the_real_schema_is_completed_by_the_next(empty, db, seed):
-    assert killed_runner(empty, random.Random(seed).randrange(120))  # noqa: S311
+    assert killed_runner(empty, random.Random(seed).randrange(120))
     complete(empty)
     assert snapshot(empty) == snapshot(db)
 
@@ -308,7 +308,7 @@ def test_printed_sql_is_what_migrate_runs(empty, db):
         script = "".join(migrations.pending_sql(migrations.make_plan(connection)))
     with empty.connect() as connection:
         connection.execute("SET client_min_messages = warning")
-    subprocess.run(["psql", "-X", "-q", "-v", "ON_ERROR_STOP=1", "-d", empty.url], input=script, text=True,  # noqa: S607
+    subprocess.run(["psql", "-X", "-q", "-v", "ON_ERROR_STOP=1", "-d", empty.url], input=script, text=True,
                    check=True, capture_output=True)
     assert snapshot(empty) == snapshot(db)
 

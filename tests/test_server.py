@@ -101,7 +101,7 @@ def test_tcp_asks_for_a_password(running: server.Server) -> None:
         psycopg.connect(tcp)
     with psycopg.connect(running.url("postgres"), autocommit=True) as connection:
         connection.execute("CREATE ROLE visitor LOGIN PASSWORD 'a long one'")
-    with psycopg.connect(tcp.replace("user=postgres", "user=visitor"), password="a long one"):  # noqa: S106
+    with psycopg.connect(tcp.replace("user=postgres", "user=visitor"), password="a long one"):
         pass
 
 
