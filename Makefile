@@ -62,9 +62,15 @@ lint: install ## Check the style of SQL and Python, and the safety of functions 
 	@$(BIN)/squawk --assume-in-transaction schema/[0-4]*.sql
 	@$(BIN)/pgspot $(addprefix --ignore=,$(PGSPOT_IGNORED)) schema/[5-9]*.sql
 
+.PHONY: bench
+bench: install ## Measure what scoring, history, the record and alerts cost; ARGS='quality --rows 200000' some of it
+	@$(TIDEMARK) up --install-only $(YES)
+	@$(BIN)/python -m bench $(ARGS)
+
 .PHONY: docs
-docs: migrate ## Write docs/reference.md from the comments in the database
+docs: migrate ## Write docs/reference.md and docs/pictures/ from the database; pictures need Graphviz
 	@$(BIN)/python -m runner.reference
+	@$(BIN)/python -m runner.pictures
 
 .PHONY: up
 up: ## Start TimescaleDB Community in Docker and wait until it is healthy

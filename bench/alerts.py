@@ -1,11 +1,8 @@
-"""What alerts cost the writers of quotes and candles: ratios within one run, on a throw-away server.
-
-    .venv/bin/python bench/alerts.py
+"""What alerts cost the writers of quotes and candles.
 
 A writer sends statements of 1, 100 and 10,000 rows, each a transaction. Compared are the median time that it waits
-for a statement and the time that its backend is on a processor meanwhile. The server does not wait for its disk,
-which would hide what alerts cost. The states take many short turns, so that whatever else
-the machine does hits them alike:
+for a statement and the time that its backend is on a processor meanwhile. The writer does not wait for the disk, which
+would hide what alerts cost. The states take many short turns, so that whatever else the machine does hits them alike:
 
     without     the triggers are dropped
     elsewhere   nobody watches the asset that is written; there are 10,000 alerts on another
@@ -15,16 +12,12 @@ the machine does hits them alike:
 from __future__ import annotations
 
 import statistics
-import sys
 import time
 from pathlib import Path
 
 import psycopg
 
 from runner import migrations
-from runner.database import normalise
-from runner.installation import find_installation
-from runner.server import throwaway
 
 STATES = ("without", "elsewhere", "10,000")
 PLANS = ((1, 80, 60), (100, 12, 21), (10_000, 2, 6))  # rows in a statement, statements in a turn, turns
@@ -98,33 +91,26 @@ class Bench:
         return statistics.median(waits) / 1000, (self.on_processor_ns() - begun) / statements / 1000
 
 
-def main() -> None:
-    with throwaway(find_installation("apache"), "apache") as server:
-        with psycopg.connect(normalise(server.url("postgres")), autocommit=True) as connection:
-            connection.execute("CREATE DATABASE bench")
-        with psycopg.connect(normalise(server.url("bench")), autocommit=True) as connection:
-            migrations.migrate(connection)
-            bench = Bench(connection)
-            heads = [f"{measure} {state}" for measure in ("waiting", "processor") for state in STATES[1:]]
-            heading = "".join(f"{head:>21}" for head in heads)
-            sys.stdout.write(f"{'table':8} {'rows':>6} {'without':>12}{heading}\n")
-            for table in WRITES:
-                for rows, statements, turns in PLANS:
-                    spent: dict[str, list[tuple[float, float]]] = {state: [] for state in STATES}
-                    for turn in range(turns):
-                        for state in STATES[turn % 3:] + STATES[:turn % 3]:
-                            bench.enter(state)
-                            spent[state].append(bench.turn(table, rows, statements))
-                    ratios = [
-                        statistics.median(a[measure] / b[measure]
-                                          for a, b in zip(spent[state], spent["without"], strict=True))
-                        for measure in (0, 1) for state in STATES[1:]
-                    ]
-                    waited = statistics.median(wait for wait, _ in spent["without"])
-                    figures = "".join(f"{ratio:21.2f}" for ratio in ratios)
-                    sys.stdout.write(f"{table:8} {rows:6} {waited:9.0f} us{figures}\n")
-                    sys.stdout.flush()
-
-
-if __name__ == "__main__":
-    main()
+def run(url: str) -> None:
+    """Measure in an empty database and print."""
+    with psycopg.connect(url, autocommit=True) as connection:
+        migrations.migrate(connection)
+        connection.execute("SET synchronous_commit = off")
+        bench = Bench(connection)
+        heads = [f"{measure} {state}" for measure in ("waiting", "processor") for state in STATES[1:]]
+        heading = "".join(f"{head:>21}" for head in heads)
+        print(f"{'alerts':8} {'rows':>6} {'without':>12}{heading}   (at most 1.10)")
+        for table in WRITES:
+            for rows, statements, turns in PLANS:
+                spent: dict[str, list[tuple[float, float]]] = {state: [] for state in STATES}
+                for turn in range(turns):
+                    for state in STATES[turn % 3:] + STATES[:turn % 3]:
+                        bench.enter(state)
+                        spent[state].append(bench.turn(table, rows, statements))
+                ratios = [
+                    statistics.median(a[measure] / b[measure]
+                                      for a, b in zip(spent[state], spent["without"], strict=True))
+                    for measure in (0, 1) for state in STATES[1:]
+                ]
+                waited = statistics.median(wait for wait, _ in spent["without"])
+                print(f"{table:8} {rows:6} {waited:9.0f} us{''.join(f'{ratio:21.2f}' for ratio in ratios)}", flush=True)

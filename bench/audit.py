@@ -1,19 +1,14 @@
-"""What the record and row-level security cost: ratios within one run, on a throw-away server.
+"""What the record and row-level security cost.
 
-    .venv/bin/python bench/audit.py [--edition apache] [--seconds 4] [--rounds 5]
-
-The server writes durably (fsync, synchronous_commit), as a user's does. Whatever is compared takes turns, and the
-medians of the turns are divided. Single rows are updated by eight processes with psycopg, each change a transaction of
-its own; for statements over many rows the time on the processor is compared too, which does not depend on what else
-the machine does.
+Whatever is compared takes turns, and the medians of the turns are divided. Single rows are updated by eight processes
+with psycopg, each change a transaction of its own; for statements over many rows the time on the processor is compared
+too, which does not depend on what else the machine does.
 """
 
 from __future__ import annotations
 
-import argparse
 import multiprocessing
 import statistics
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -21,15 +16,10 @@ from pathlib import Path
 import psycopg
 
 from runner import migrations
-from runner.database import normalise
-from runner.installation import find_installation
-from runner.server import throwaway
 
 CLIENTS = 8
 ROWS = 100_000
 OWNED, OWNERS = 1_000, 1_000  # a million rows
-SAFE = {"fsync": "on", "synchronous_commit": "on", "full_page_writes": "on", "shared_buffers": "512MB",
-        "max_wal_size": "4GB"}
 
 
 def processor_seconds(pid: int) -> float:
@@ -184,22 +174,9 @@ class Bench:
         return found
 
 
-def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--edition")
-    parser.add_argument("--seconds", type=float, default=4)
-    parser.add_argument("--rounds", type=int, default=5)
-    options = parser.parse_args()
-    edition = options.edition or find_installation().editions[-1]
-    with throwaway(find_installation(edition), edition, SAFE) as server:
-        url = normalise(server.url("postgres"))
-        found = Bench(url, options.seconds, options.rounds).run()
-    print(f"{edition}, {CLIENTS} clients, {options.rounds} rounds of {options.seconds:g} s")
+def run(url: str, seconds: float = 4, rounds: int = 5) -> None:
+    """Measure in an empty database and print."""
+    print(f"the record: {CLIENTS} clients, {rounds} rounds of {seconds:g} s")
     print(f"{'':34} {'with':>18} {'without':>18} {'ratio':>7}  required")
-    for what, audited, plain, ratio, required, met in found:
-        print(f"{what:34} {audited:>18} {plain:>18} {ratio:7.2f}  {required}{'' if met else '  NOT MET'}")
-    return 0 if all(met for *_, met in found) else 1
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+    for what, audited, plain, ratio, required, met in Bench(url, seconds, rounds).run():
+        print(f"{what:34} {audited:>18} {plain:>18} {ratio:7.2f}  {required}{'' if met else '  NOT MET'}", flush=True)

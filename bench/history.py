@@ -1,6 +1,4 @@
-"""How fast history is: questions, refreshes, inserts, compression. Needs a server, leaves nothing behind on it.
-
-    python bench/history.py postgresql://postgres@localhost/postgres --rows 10000000
+"""How fast history is: questions, refreshes, inserts, compression, and the same question asked of the archive.
 
 Prints one line per figure with its target. Times are those a client sees, planning and transfer included: the median
 of many runs that alternate between what is compared.
@@ -8,23 +6,18 @@ of many runs that alternate between what is compared.
 
 from __future__ import annotations
 
-import argparse
-import json
 import statistics
-import sys
+import tempfile
 import time
 from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
 
 import psycopg
-from psycopg.conninfo import make_conninfo
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-
+from bench.duckdb_archive import Comparison, compare
 from runner import lifecycle, migrations
-from runner.database import normalise
 
-DATABASE = "tidemark_bench_history"
 START = "2020-01-01 00:00+00"
 BARS = """
     SELECT %(source)s AS source_id, %(start)s::timestamptz + make_interval(mins => n) AS timestamp,
@@ -136,50 +129,46 @@ def inserts(connection: psycopg.Connection, batch: int, batches: int) -> dict[st
     return {name: batch * batches / value * 1000 for name, value in taken.items()}
 
 
-def main() -> None:
-    """Build a database, measure, print, drop it."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("url", help="a server on which a database may be created")
-    parser.add_argument("--rows", type=int, default=10_000_000)
-    parser.add_argument("--sources", type=int, default=10, help="series the rows are spread over")
-    parser.add_argument("--json", action="store_true")
-    arguments = parser.parse_args()
-    conninfo = normalise(arguments.url)
-    with psycopg.connect(conninfo, autocommit=True) as admin:
-        admin.execute(f"DROP DATABASE IF EXISTS {DATABASE} WITH (FORCE)")
-        admin.execute(f"CREATE DATABASE {DATABASE}")
-    try:
-        figures = measure(make_conninfo(conninfo, dbname=DATABASE), arguments)
-    finally:
-        with psycopg.connect(conninfo, autocommit=True) as admin:
-            admin.execute(f"DROP DATABASE IF EXISTS {DATABASE} WITH (FORCE)")
-    if arguments.json:
-        print(json.dumps(figures, indent=2))
-        return
-    for what, value, target in verdicts(figures):
-        print(f"{what:58} {value:>14}  {target}")
-
-
-def measure(conninfo: str, arguments: argparse.Namespace) -> dict:
-    """All figures of one server."""
-    with psycopg.connect(conninfo, autocommit=True) as connection:
+def run(url: str, rows: int = 10_000_000, sources: int = 10) -> None:
+    """Measure in an empty database and print."""
+    with psycopg.connect(url, autocommit=True) as connection:
         migrations.migrate(connection)
-    with psycopg.connect(conninfo, autocommit=True, prepare_threshold=None) as connection:
-        server = lifecycle.stats(connection)
-        connection.execute("SET tidemark.reason = 'benchmark'")
-        # What scoring costs is measured elsewhere.
-        connection.execute("SELECT detach_quality('timeseries_data')")
-        figures: dict = {"edition": server["edition"], "timescaledb": server["timescaledb"], "rows": arguments.rows,
-                         "sources": arguments.sources}
-        figures["inserts"] = inserts(connection, 1000, 200)
-        figures["single_inserts"] = inserts(connection, 1, 3000)
-        figures["load_rows_per_s"] = load(connection, arguments.rows, arguments.sources)
-        figures["full_refresh_ms"] = timed(lambda: lifecycle.refresh(connection))
-        figures["questions_ms"] = questions(connection)
-        figures["changed_day_ms"] = changed_day(connection)
-        if server["edition"] == "community":
-            figures["compression"] = compression(connection)
-        return figures
+    with psycopg.connect(url, autocommit=True, prepare_threshold=None) as connection:
+        for what, value, target in verdicts(measure(connection, rows, sources)):
+            print(f"{what:58} {value:>14}  {target}", flush=True)
+
+
+def measure(connection: psycopg.Connection, rows: int, sources: int) -> dict:
+    """All figures of one server."""
+    server = lifecycle.stats(connection)
+    connection.execute("SET tidemark.reason = 'benchmark'")
+    # What scoring costs is measured elsewhere.
+    connection.execute("SELECT detach_quality('timeseries_data')")
+    figures: dict = {"rows": rows, "sources": sources}
+    figures["inserts"] = inserts(connection, 1000, 200)
+    figures["single_inserts"] = inserts(connection, 1, 3000)
+    figures["load_rows_per_s"] = load(connection, rows, sources)
+    figures["full_refresh_ms"] = timed(lambda: lifecycle.refresh(connection))
+    figures["questions_ms"] = questions(connection)
+    figures["changed_day_ms"] = changed_day(connection)
+    if server["edition"] == "community":
+        figures["compression"] = compression(connection)
+    figures["archive"] = archive(connection)
+    return figures
+
+
+def archive(connection: psycopg.Connection) -> tuple[float, int, Comparison]:
+    """Seconds that archiving the oldest chunks took, the bytes they had, and the question asked of both."""
+    month = datetime(2020, 4, 1, tzinfo=UTC)
+    connection.execute("UPDATE data_policies SET compress_after = NULL, drop_after = now() - %s"
+                       " WHERE hypertable = 'timeseries_data'", (month,))
+    with tempfile.TemporaryDirectory() as directory:
+        began = time.perf_counter()
+        dropped = lifecycle.clean(connection, Path(directory))
+        taken = time.perf_counter() - began
+        last = max(chunk.range_end for chunk in dropped)
+        first = datetime(2020, 1, 1, tzinfo=UTC)
+        return taken, sum(chunk.before for chunk in dropped), compare(connection, Path(directory), 1, first, last)
 
 
 def compression(connection: psycopg.Connection) -> dict[str, float]:
@@ -200,7 +189,7 @@ def verdicts(figures: dict) -> list[tuple[str, str, str]]:
     """(what, figure, target) as they are printed."""
     asked = figures["questions_ms"]
     lines = [
-        (f"{figures['edition']} {figures['timescaledb']}, one-minute rows", f"{figures['rows']:,}", ""),
+        (f"one-minute rows of {figures['sources']} sources", f"{figures['rows']:,}", ""),
         ("a source-year from daily_ohlcv", f"{asked['daily_ohlcv']:.2f} ms", ""),
         ("  faster than from raw rows", f"{asked['raw'] / asked['daily_ohlcv']:.0f} x", "at least 100 x"),
         ("  slower than from a plain indexed table", f"{asked['daily_ohlcv'] / asked['plain']:.2f} x", "at most 2 x"),
@@ -214,8 +203,11 @@ def verdicts(figures: dict) -> list[tuple[str, str, str]]:
     ]
     lines += [(f"{table} compressed to one part in", f"{ratio:.1f}", "at least 6")
               for table, ratio in figures.get("compression", {}).items()]
+    taken, before, answer = figures["archive"]
+    lines += [
+        (f"archived and dropped, {answer.files} chunks", f"{taken:.0f} s", ""),
+        ("  Parquet smaller than the table by", f"{before / answer.bytes:.1f} x", ""),
+        (f"{answer.days} days of a source from daily_ohlcv", f"{answer.daily_ohlcv * 1000:.1f} ms", ""),
+        ("  the same of DuckDB over the archive", f"{answer.duckdb * 1000:.1f} ms", ""),
+    ]
     return lines
-
-
-if __name__ == "__main__":
-    main()

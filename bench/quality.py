@@ -1,8 +1,6 @@
 """What scoring costs: COPY of a million rows and single-row INSERT, with scoring, without, and with a textbook trigger.
 
-    python -m bench.quality URL [--rows N] [--stored N] [--seconds S]
-
-URL is that of a superuser on a server to measure on; databases are made there and dropped. Every measurement is of the
+Every measurement is of the
 same table with the same key and indexes. Without scoring (a) the foreign key to sources is in place, as it would be if
 Tidemark did not check it once per statement; with scoring (b) the table is as shipped. The textbook trigger (c) is
 measured on fewer rows, after a hundred of each series. Each is repeated, the variants taking turns, and the median
@@ -11,14 +9,12 @@ reported, by the wall clock and by the processor time of the server process, whi
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import io
 import itertools
 import math
 import multiprocessing
 import os
-import platform
 import random
 import statistics
 import time
@@ -31,7 +27,6 @@ from psycopg import sql
 from psycopg.conninfo import make_conninfo
 
 from runner import migrations
-from runner.database import normalise
 
 START = datetime(2024, 1, 1, tzinfo=UTC)
 COPY = "COPY timeseries_data (source_id, timestamp, open, high, low, close, volume) FROM STDIN"
@@ -234,30 +229,7 @@ def compare(url: str, series: int, rows: int, repeat: int, stored: int, seconds:
             )
 
 
-def main() -> None:
-    """Measure and print."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("url", help="a superuser's URL on the server to measure on")
-    parser.add_argument("--rows", type=int, default=1_000_000)
-    parser.add_argument("--repeat", type=int, default=3)
-    parser.add_argument("--series", type=int, nargs="+", default=[50, 1000])
-    parser.add_argument("--stored", type=int, default=0, help="rows to be there already")
-    parser.add_argument("--seconds", type=float, default=10, help="duration of the single-row test; 0 leaves it out")
-    options = parser.parse_args()
-    url = normalise(options.url)
-    with psycopg.connect(url) as connection:
-        version, timescaledb, fsync = connection.execute(
-            "SELECT current_setting('server_version'), (SELECT default_version FROM pg_available_extensions"
-            " WHERE name = 'timescaledb'),"
-            " current_setting('fsync')"
-        ).fetchone()
-    print(
-        f"{datetime.now(UTC):%Y-%m-%d}, {os.cpu_count()} processors, {platform.machine()}, PostgreSQL"
-        f" {version}, TimescaleDB {timescaledb}, fsync {fsync}"
-    )
-    for series in options.series:
-        compare(url, series, options.rows, options.repeat, options.stored, options.seconds)
-
-
-if __name__ == "__main__":
-    main()
+def run(url: str, rows: int = 1_000_000, stored: int = 0, repeat: int = 3, seconds: float = 10) -> None:
+    """Measure on a server, in databases that are made and dropped, and print."""
+    for series in (50, 1000):
+        compare(url, series, rows, repeat, stored, seconds)

@@ -22,7 +22,7 @@ BEGIN
 END
 $do$;
 
--- Gives tidemark_owner, as whom Tidemark's functions run, what they need of a table that a user made elsewhere.
+-- Gives Tidemark's owner, as whom its functions run, what they need of a table that a user made elsewhere.
 CREATE OR REPLACE FUNCTION _tidemark.let_owner_in(p_table regclass, p_privileges text)
     RETURNS void
     LANGUAGE plpgsql
@@ -30,25 +30,26 @@ CREATE OR REPLACE FUNCTION _tidemark.let_owner_in(p_table regclass, p_privileges
     SET search_path = pg_catalog, pg_temp
 AS $func$
 DECLARE
+    v_owner CONSTANT regrole := (
+        SELECT n.nspowner FROM pg_catalog.pg_namespace AS n WHERE n.nspname = '_tidemark'
+    );
     v_schema name;
 BEGIN
-    IF to_regrole('tidemark_owner') IS NULL
-       OR (SELECT bool_and(has_table_privilege('tidemark_owner', p_table, p.privilege))
-             FROM string_to_table(p_privileges, ', ') AS p (privilege)) THEN
-        RETURN;
-    END IF;
     SELECT n.nspname INTO v_schema
       FROM pg_catalog.pg_class AS c
       JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
      WHERE c.oid = p_table;
-    IF NOT has_schema_privilege('tidemark_owner', v_schema, 'USAGE') THEN
-        EXECUTE format('GRANT USAGE ON SCHEMA %I TO tidemark_owner', v_schema);
+    IF NOT has_schema_privilege(v_owner, v_schema, 'USAGE') THEN
+        EXECUTE format('GRANT USAGE ON SCHEMA %I TO %s', v_schema, v_owner);
     END IF;
-    EXECUTE format('GRANT %s ON %s TO tidemark_owner', p_privileges, p_table::text);
+    IF NOT (SELECT bool_and(has_table_privilege(v_owner, p_table, p.privilege))
+              FROM string_to_table(p_privileges, ', ') AS p (privilege)) THEN
+        EXECUTE format('GRANT %s ON %s TO %s', p_privileges, p_table::text, v_owner);
+    END IF;
 END
 $func$;
 COMMENT ON FUNCTION _tidemark.let_owner_in(regclass, text) IS
-'Gives tidemark_owner, as whom Tidemark''s functions run, privileges on a table that a user made elsewhere.';
+'Gives Tidemark''s owner, as whom its functions run, privileges on a table that a user made elsewhere.';
 
 CREATE OR REPLACE FUNCTION _tidemark.set_updated_at()
     RETURNS trigger

@@ -1,10 +1,7 @@
--- The triggers of a hypertable that quality is attached to. On INSERT, before and after the statement:
---
---     trg_begin_scoring (before)          lets the column's default be 100 during this statement
---     trg_calculate_quality_score (after) judges the new rows, and the rows after late ones
---
--- so that a row that nobody finds fault with is written once, and one that nobody scored has no score: the default is
--- NULL where the triggers do not run. Rows with faults are written a second time, by the clerk.
+-- The triggers of a hypertable that quality is attached to. After an INSERT trg_calculate_quality_score judges the new
+-- rows, and the rows after late ones. A row that nobody finds fault with is written once, because its score is 100 by
+-- default; rows with faults are written a second time, by the clerk. One that nobody scored has no score: the default
+-- is NULL where triggers do not run.
 
 -- Whether the current role is the one that the clerks act as.
 CREATE OR REPLACE FUNCTION _tidemark.is_clerk()
@@ -19,20 +16,6 @@ AS $func$
      WHERE p.oid = '_tidemark.is_clerk'::regproc;
 $func$;
 COMMENT ON FUNCTION _tidemark.is_clerk() IS 'Whether the current role is the one that scores are written as.';
-
-CREATE OR REPLACE FUNCTION _tidemark.begin_scoring()
-    RETURNS trigger
-    LANGUAGE plpgsql
-    VOLATILE
-    SET search_path = pg_catalog, pg_temp
-AS $func$
-BEGIN
-    PERFORM set_config('tidemark.scoring', TG_ARGV[0], false);
-    RETURN NULL;
-END
-$func$;
-COMMENT ON FUNCTION _tidemark.begin_scoring() IS
-'Statement trigger before INSERT: rows of this statement start with a score of 100, because they will be judged.';
 
 -- Removes what is on record about rows that are gone. An episode whose first anomaly goes passes to the next one.
 CREATE OR REPLACE FUNCTION _tidemark.forget_rows(
@@ -139,22 +122,18 @@ CREATE OR REPLACE FUNCTION _tidemark.certainty_query()
     SET search_path = pg_catalog, pg_temp
 AS $func$
     SELECT $sql$
-        WITH changes AS MATERIALIZED (
-            SELECT i.age, (v_levels[i.age] - v_levels[i.age + 1])::double precision AS change
-              FROM generate_series(2, 51) AS i (age)
-        ), core AS MATERIALIZED (
-            SELECT avg(c.change) AS mean, var_samp(c.change) * 29 AS squares FROM changes AS c WHERE c.age > 21
-        )
         SELECT abs(v_levels[1] - (
                    v_levels[2] + v_levels[3] + v_levels[4] - greatest(v_levels[2], v_levels[3], v_levels[4])
                    - least(v_levels[2], v_levels[3], v_levels[4])
                )) <= 0.999 * v_anomaly_z * greatest(
                    sqrt(var_samp(c.change) * (count(*) - 1) / 19), 1e7 * v_scale_floor
                )
-          FROM changes AS c
-         CROSS JOIN core AS o
-         WHERE c.age <= 21
-           AND abs(c.change - o.mean) <= 0.999 * sqrt(o.squares / (v_rows - 1) * (16 - (v_rows - 1) / 30.0))
+          FROM (SELECT avg(b.change) AS mean, var_samp(b.change) * 29 AS squares
+                  FROM (SELECT (v_levels[i.age] - v_levels[i.age + 1])::double precision AS change
+                          FROM generate_series(22, 51) AS i (age)) AS b) AS o
+         CROSS JOIN (SELECT (v_levels[i.age] - v_levels[i.age + 1])::double precision AS change
+                       FROM generate_series(2, 21) AS i (age)) AS c
+         WHERE abs(c.change - o.mean) <= 0.999 * sqrt(o.squares / (v_rows - 1) * (16 - (v_rows - 1) / 30.0::double precision))
     $sql$;
 $func$;
 COMMENT ON FUNCTION _tidemark.certainty_query() IS
@@ -183,6 +162,8 @@ DECLARE
     -- Of the first row:
     @key_value_declarations@
     v_row_count bigint;
+    v_has_few_chunks boolean;
+    v_mode text;
     v_ts timestamptz;
     v_value double precision;
     v_is_suspect boolean;
@@ -196,17 +177,17 @@ DECLARE
     v_step interval;
     v_back_to timestamptz;
     v_levels bigint[];
-    v_times timestamptz[];
-    v_values double precision[];
+    v_is_late boolean;
     v_is_near_anomaly boolean;
     v_is_safe boolean := false; -- a rule failed to evaluate: look at each on its own
 BEGIN
-    PERFORM set_config('tidemark.scoring', '', false);
     @try@
     IF NOT v_is_safe THEN
-        SELECT (SELECT count(*) FROM (SELECT FROM new_rows LIMIT 2) AS c), @keys@, x.ts, x.value, x.is_suspect,
+        SELECT (SELECT count(*) FROM (SELECT FROM new_rows LIMIT 2) AS c),
+               (SELECT count(*) <= 40 FROM (SELECT FROM pg_catalog.pg_inherits AS h
+                                             WHERE h.inhparent = @table_literal@::regclass LIMIT 41) AS c), @keys@, x.ts, x.value, x.is_suspect,
                p.transform, p.baseline_rows, p.max_change, p.anomaly_z, p.scale_floor, p.allowed_lag, p.market, p.step
-          INTO v_row_count, @key_values@, v_ts, v_value, v_is_suspect,
+          INTO v_row_count, v_has_few_chunks, @key_values@, v_ts, v_value, v_is_suspect,
                v_transform, v_rows, v_max_change, v_anomaly_z, v_scale_floor, v_lag, v_market, v_step
           FROM (SELECT * FROM new_rows LIMIT 1) AS d
          CROSS JOIN LATERAL (SELECT @keys_of_row@) AS i
@@ -233,23 +214,29 @@ BEGIN
            AND (v_lag IS NULL OR NOT v_is_live)
            AND v_market IS NULL
         THEN
-            -- A variable, because the planner leaves out chunks by what it knows to be constant.
+            -- Of few chunks all may be locked, which saves planning the look-back anew every time. Else it is planned for
+            -- the chunks of its period: hence a variable.
+            IF v_has_few_chunks THEN
+                v_mode := set_config('plan_cache_mode', 'force_generic_plan', true);
+            END IF;
             v_back_to := v_ts - CASE v_step WHEN interval '0' THEN @chunk_interval@::interval
                                 ELSE 312 * v_step + interval '4 days' END;
-            SELECT array_agg((ln(r.value) * 1e7)::bigint), array_agg(r.ts), array_agg(r.value), bool_or(r.is_anomaly)
-              INTO v_levels, v_times, v_values, v_is_near_anomaly
+            SELECT array_agg(CASE WHEN r.value > 1e-100 AND r.value < 1e100 THEN (ln(r.value) * 1e7)::bigint END),
+                   bool_or(r.ts > v_ts), bool_or(r.is_anomaly)
+              INTO v_levels, v_is_late, v_is_near_anomaly
               FROM (SELECT @value@ AS value, d.@time@ AS ts, d.is_anomaly
                       FROM @table@ AS d
-                     WHERE @row_is_of_values@ AND d.@time@ >= v_back_to AND @value@ > 1e-100 AND @value@ < 1e100
+                     WHERE @row_is_of_values@ AND d.@time@ >= v_back_to
                      ORDER BY d.@time@ DESC
                      LIMIT 52) AS r;
-            IF v_times[1] = v_ts
+            IF NOT v_is_late
                AND cardinality(v_levels) = 52
-               AND abs(v_value - v_values[2]) < v_max_change * 0.999999 * v_values[2]
+               AND array_position(v_levels, NULL) IS NULL
+               AND abs(v_value * exp(v_levels[2]::double precision / -1e7) - 1) < v_max_change * 0.999999
                AND NOT (v_is_near_anomaly AND EXISTS (
                    SELECT FROM public.anomalies AS b
                     WHERE b.table_name = @label@ AND b.status = 'confirmed_error'
-                      AND b.timestamp BETWEEN v_times[52] AND v_ts
+                      AND b.timestamp BETWEEN v_back_to AND v_ts
                ))
                AND (@certainty@)
             THEN

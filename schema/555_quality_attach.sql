@@ -159,7 +159,8 @@ BEGIN
         format('Made by attach_quality: scores rows of %s again.', v_label)
     ) OR v_is_new;
     v_is_new := _tidemark.make_function(
-        'score_' || v_target.stem, '', 'trigger', v_definer || ' SET enable_bitmapscan = off SET enable_seqscan = off',
+        'score_' || v_target.stem, '', 'trigger',
+        v_definer || ' SET enable_bitmapscan = off SET enable_seqscan = off SET plan_cache_mode = auto',
         _tidemark.fill_template(_tidemark.insert_template(), v_tokens || jsonb_build_object('source', 'new_rows AS d')),
         format('Made by attach_quality: statement trigger that scores new rows of %s.', v_label)
     ) OR v_is_new;
@@ -256,7 +257,6 @@ DECLARE
     v_relation record;
     v_column record;
     v_changed boolean := false;
-    v_default text;
 BEGIN
     SELECT c.relname, n.nspname, format('%I.%I', n.nspname, c.relname) AS name, h.time_column INTO v_relation
       FROM pg_catalog.pg_class AS c
@@ -414,22 +414,20 @@ BEGIN
     v_changed := FOUND OR v_changed;
     v_changed := _tidemark.build_quality(p_hypertable) OR v_changed;
 
-    v_default := format(
-        'CASE WHEN current_setting(''tidemark.scoring'', true) = %L THEN 100::smallint END', v_new.label
-    );
+    -- What will be judged starts with 100; triggers do not run where rows are replicated.
     IF NOT EXISTS (
         SELECT FROM pg_catalog.pg_attrdef AS d
           JOIN pg_catalog.pg_attribute AS a ON a.attrelid = d.adrelid AND a.attnum = d.adnum
          WHERE d.adrelid = p_hypertable AND a.attname = 'quality_score'
-           AND pg_get_expr(d.adbin, d.adrelid) LIKE '%tidemark.scoring%' || v_new.label || '%'
+           AND pg_get_expr(d.adbin, d.adrelid) LIKE '%session_replication_role%'
     ) THEN
-        EXECUTE format('ALTER TABLE %s ALTER COLUMN quality_score SET DEFAULT %s', v_relation.name, v_default);
+        EXECUTE format(
+            'ALTER TABLE %s ALTER COLUMN quality_score SET DEFAULT'
+            ' CASE WHEN current_setting(''session_replication_role'') <> ''replica'' THEN 100::smallint END',
+            v_relation.name
+        );
         v_changed := true;
     END IF;
-    v_changed := _tidemark.make_trigger(
-        'trg_begin_scoring', p_hypertable, 'BEFORE INSERT ON %s FOR EACH STATEMENT', 'begin_scoring', v_new.label,
-        'Lets rows of the statement start with a score of 100.'
-    ) OR v_changed;
     v_changed := _tidemark.make_trigger(
         'trg_calculate_quality_score', p_hypertable,
             'AFTER INSERT ON %s REFERENCING NEW TABLE AS new_rows FOR EACH STATEMENT',
@@ -481,7 +479,7 @@ BEGIN
         RETURN false;
     END IF;
     EXECUTE format('ALTER TABLE %s ALTER COLUMN quality_score DROP DEFAULT', p_hypertable);
-    FOREACH v_name IN ARRAY ARRAY['trg_begin_scoring', 'trg_calculate_quality_score', 'trg_rescore_updated',
+    FOREACH v_name IN ARRAY ARRAY['trg_calculate_quality_score', 'trg_rescore_updated',
                                   'trg_forget_deleted', 'trg_forget_truncated'] LOOP
         EXECUTE format('DROP TRIGGER %I ON %s', v_name, p_hypertable);
     END LOOP;

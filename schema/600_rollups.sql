@@ -721,7 +721,7 @@ BEGIN
         'COMMENT ON FUNCTION _tidemark.%I() IS %L', 'log_' || v_name || '_changes',
         'Statement trigger made by add_rollup: logs changes below the watermark of the aggregates.'
     );
-    FOREACH v_operation IN ARRAY ARRAY['insert', 'update', 'delete', 'truncate'] LOOP
+    FOREACH v_operation IN ARRAY ARRAY['insert', 'update', 'delete'] LOOP
         EXECUTE format(
             'CREATE OR REPLACE TRIGGER %1$I AFTER %2$s ON %3$s %4$s FOR EACH STATEMENT'
             ' EXECUTE FUNCTION _tidemark.%5$I()',
@@ -731,10 +731,9 @@ BEGIN
             CASE v_operation
                 WHEN 'insert' THEN 'REFERENCING NEW TABLE AS new_rows'
                 WHEN 'update' THEN 'REFERENCING OLD TABLE AS old_rows NEW TABLE AS new_rows'
-                WHEN 'delete' THEN 'REFERENCING OLD TABLE AS old_rows'
-                ELSE ''
+                ELSE 'REFERENCING OLD TABLE AS old_rows'
             END,
-            CASE v_operation WHEN 'truncate' THEN 'forget_rollups' ELSE 'log_' || v_name || '_changes' END
+            'log_' || v_name || '_changes'
         );
         EXECUTE format(
             'COMMENT ON TRIGGER %I ON %s IS %L', 'trg_log_' || v_operation, _tidemark.qualified_name(p_hypertable),
@@ -858,10 +857,16 @@ BEGIN
         ), 'SELECT');
     END LOOP;
 
+    -- On both editions: a table that was emptied has lost nothing to retention.
+    EXECUTE format(
+        'CREATE OR REPLACE TRIGGER trg_log_truncate AFTER TRUNCATE ON %s FOR EACH STATEMENT'
+        ' EXECUTE FUNCTION _tidemark.forget_rollups()', _tidemark.qualified_name(v_rollup.hypertable)
+    );
+    EXECUTE format('COMMENT ON TRIGGER trg_log_truncate ON %s IS %L', _tidemark.qualified_name(v_rollup.hypertable),
+                   'Empties the aggregates, too.');
+
     -- Everything belongs to whom the definitions belong to, who has to be able to read the raw rows.
-    IF NOT has_table_privilege(v_owner, v_rollup.hypertable, 'SELECT') THEN
-        EXECUTE format('GRANT SELECT ON %s TO %s', _tidemark.qualified_name(v_rollup.hypertable), v_owner);
-    END IF;
+    PERFORM _tidemark.let_owner_in(v_rollup.hypertable, 'SELECT');
     FOR v_object IN
         SELECT CASE WHEN v_rollup.is_native AND c.relnamespace = 'public'::regnamespace THEN 'MATERIALIZED VIEW'
                     WHEN c.relkind = 'v' THEN 'VIEW' ELSE 'TABLE' END AS kind,
@@ -968,7 +973,6 @@ BEGIN
 
     -- Its triggers and its first reader agree only on rows written from now on.
     EXECUTE format('LOCK TABLE %s IN SHARE ROW EXCLUSIVE MODE', _tidemark.qualified_name(p_hypertable));
-    PERFORM _tidemark.let_owner_in(p_hypertable, 'SELECT');
     INSERT INTO _tidemark.rollup_sources (hypertable, name)
     SELECT p_hypertable, CASE n.nspname WHEN 'public' THEN '' ELSE n.nspname || '_' END || c.relname
       FROM pg_catalog.pg_class AS c
@@ -1022,7 +1026,7 @@ BEGIN
     IF EXISTS (SELECT FROM _tidemark.rollups AS r WHERE r.hypertable = v_rollup.hypertable AND NOT r.is_native) THEN
         PERFORM _tidemark.log_changes_of(v_rollup.hypertable);
     ELSIF NOT v_rollup.is_native THEN
-        FOREACH v_operation IN ARRAY ARRAY['insert', 'update', 'delete', 'truncate'] LOOP
+        FOREACH v_operation IN ARRAY ARRAY['insert', 'update', 'delete'] LOOP
             EXECUTE format('DROP TRIGGER %I ON %s', 'trg_log_' || v_operation,
                            _tidemark.qualified_name(v_rollup.hypertable));
         END LOOP;
@@ -1030,8 +1034,10 @@ BEGIN
         EXECUTE format('DROP SEQUENCE _tidemark.%I', v_source_name || '_logged_before');
         DELETE FROM _tidemark.rollup_changes AS c WHERE c.hypertable = v_rollup.hypertable;
     END IF;
-    DELETE FROM _tidemark.rollup_sources AS s
-     WHERE NOT EXISTS (SELECT FROM _tidemark.rollups AS r WHERE r.hypertable = s.hypertable);
+    IF NOT EXISTS (SELECT FROM _tidemark.rollups AS r WHERE r.hypertable = v_rollup.hypertable) THEN
+        EXECUTE format('DROP TRIGGER trg_log_truncate ON %s', _tidemark.qualified_name(v_rollup.hypertable));
+        DELETE FROM _tidemark.rollup_sources AS s WHERE s.hypertable = v_rollup.hypertable;
+    END IF;
 END
 $func$;
 COMMENT ON FUNCTION public.drop_rollup(text) IS 'Removes an aggregate with everything it holds.';

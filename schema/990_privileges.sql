@@ -159,7 +159,6 @@ DECLARE
         'restore_archived', 'record_chunk_drop'
     ];
     v_object record;
-    v_privileges text;
     v_maintenance CONSTANT text := coalesce(current_setting('tidemark.record_maintenance', true), '');
 BEGIN
     IF EXISTS (
@@ -307,27 +306,31 @@ BEGIN
 
     -- Tables and views: only where something differs, because on a hypertable it means touching every chunk.
     FOR v_object IN
-        SELECT coalesce(w.role_name, g.role_name) AS role_name, coalesce(w.relation, g.relation) AS relation
-          FROM _tidemark.wanted_privileges() AS w
-          FULL JOIN _tidemark.granted_privileges() AS g
-            ON (g.role_name, g.relation, g.privilege) = (w.role_name, w.relation, w.privilege)
-           AND coalesce(g.columns::text, '') = coalesce(w.columns::text, '')
-         WHERE w.relation IS NULL OR g.relation IS NULL
-         GROUP BY 1, 2
+        WITH wanted AS MATERIALIZED (
+            SELECT w.* FROM _tidemark.wanted_privileges() AS w
+        ), different AS (
+            SELECT coalesce(w.role_name, g.role_name) AS role_name, coalesce(w.relation, g.relation) AS relation
+              FROM wanted AS w
+              FULL JOIN _tidemark.granted_privileges() AS g
+                ON (g.role_name, g.relation, g.privilege) = (w.role_name, w.relation, w.privilege)
+               AND coalesce(g.columns::text, '') = coalesce(w.columns::text, '')
+             WHERE w.relation IS NULL OR g.relation IS NULL
+             GROUP BY 1, 2
+        )
+        SELECT d.role_name, d.relation,
+               (SELECT string_agg(
+                           w.privilege || coalesce(
+                               (SELECT ' (' || string_agg(quote_ident(c.name), ', ') || ')'
+                                  FROM unnest(w.columns) AS c (name)), ''
+                           ), ', '
+                       )
+                  FROM wanted AS w
+                 WHERE w.role_name = d.role_name AND w.relation = d.relation) AS privileges
+          FROM different AS d
     LOOP
         EXECUTE format('REVOKE ALL ON %s FROM %I', v_object.relation::text, v_object.role_name);
-        SELECT string_agg(
-                   w.privilege || coalesce(
-                       (SELECT ' (' || string_agg(quote_ident(c.name), ', ') || ')'
-                          FROM unnest(w.columns) AS c (name)), ''
-                   ), ', '
-               )
-          INTO v_privileges
-          FROM _tidemark.wanted_privileges() AS w
-         WHERE w.role_name = v_object.role_name
-           AND w.relation = v_object.relation;
-        IF v_privileges IS NOT NULL THEN
-            EXECUTE format('GRANT %s ON %s TO %I', v_privileges, v_object.relation::text, v_object.role_name);
+        IF v_object.privileges IS NOT NULL THEN
+            EXECUTE format('GRANT %s ON %s TO %I', v_object.privileges, v_object.relation::text, v_object.role_name);
         END IF;
     END LOOP;
 

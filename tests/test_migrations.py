@@ -229,7 +229,7 @@ def killed_runner(database, instant: int) -> bool:
 def complete(database) -> None:
     started = time.monotonic()
     migrate(database)
-    assert time.monotonic() - started < 5, "the next runner was blocked"
+    assert time.monotonic() - started < 60, "the next runner was blocked"
 
 
 def test_runner_killed_at_each_statement_is_completed_by_the_next(server, checkout):
