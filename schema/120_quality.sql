@@ -97,8 +97,6 @@ CREATE TABLE public.anomalies (
     CONSTRAINT anomalies_series_timestamp_key UNIQUE (table_name, series, timestamp, detector_version),
     CONSTRAINT anomalies_source_id_fkey FOREIGN KEY (source_id) REFERENCES public.sources (source_id),
     CONSTRAINT anomalies_asset_id_fkey FOREIGN KEY (asset_id) REFERENCES public.assets (asset_id),
-    CONSTRAINT anomalies_episode_id_fkey FOREIGN KEY (episode_id) REFERENCES public.anomalies (anomaly_id)
-    ON DELETE SET NULL DEFERRABLE INITIALLY DEFERRED,
     CONSTRAINT anomalies_scale_positive CHECK (scale > 0),
     CONSTRAINT anomalies_review_is_dated CHECK (status = 'open' OR reviewed_at IS NOT NULL)
 );
@@ -136,7 +134,8 @@ COMMENT ON COLUMN public.anomalies.scale IS
 COMMENT ON COLUMN public.anomalies.samples IS 'Changes in the baseline.';
 COMMENT ON COLUMN public.anomalies.kind IS 'What it looks like.';
 COMMENT ON COLUMN public.anomalies.detector_version IS 'Definition of the detector that found it.';
-COMMENT ON COLUMN public.anomalies.episode_id IS 'First anomaly of the episode this one belongs to.';
+COMMENT ON COLUMN public.anomalies.episode_id IS
+'First anomaly of the episode this one belongs to; no foreign key, on which concurrent writers would deadlock.';
 COMMENT ON COLUMN public.anomalies.status IS 'Where the review stands.';
 COMMENT ON COLUMN public.anomalies.reviewed_by IS 'Who reviewed it last.';
 COMMENT ON COLUMN public.anomalies.reviewed_at IS 'When it was reviewed last.';

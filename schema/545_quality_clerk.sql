@@ -111,6 +111,10 @@ BEGIN
                AND d.@time@ = i.ts
                AND d.@time@ BETWEEN v_from AND v_to;
             GET DIAGNOSTICS v_changed = ROW_COUNT;
+            -- A row that another session has changed meanwhile is joined once more, where it may get lost.
+            IF v_changed < cardinality(p_verdicts) THEN
+                RAISE lock_not_available;
+            END IF;
             v_new := _tidemark.record_@stem@(p_verdicts);
         EXCEPTION WHEN lock_not_available THEN
             v_one_by_one := true;
@@ -123,8 +127,10 @@ BEGIN
             BEGIN
                 EXECUTE format(@update_one@, v_verdict.score, v_verdict.is_anomaly, @literals@, v_verdict.ts);
                 GET DIAGNOSTICS v_row_count = ROW_COUNT;
-                v_new := v_new || _tidemark.record_@stem@(ARRAY[v_verdict]);
-                v_changed := v_changed + v_row_count;
+                IF v_row_count > 0 THEN -- else it was deleted
+                    v_new := v_new || _tidemark.record_@stem@(ARRAY[v_verdict]);
+                    v_changed := v_changed + v_row_count;
+                END IF;
             EXCEPTION WHEN lock_not_available THEN
                 NULL; -- left to rescore
             END;

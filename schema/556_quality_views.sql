@@ -158,18 +158,16 @@ COMMENT ON FUNCTION public.quality_report_of(regclass, timestamptz, timestamptz)
 'Quality of each series of a hypertable on each day (UTC); raises TM210 where scoring is not attached.';
 
 CREATE OR REPLACE VIEW public.anomaly_queue AS
-SELECT e.episode_id, h.table_name, h.series, h.source_id, h.asset_id, h.interval, e.starts_at, e.ends_at, e.anomalies,
-       e.waiting, e.severity, e.kind, e.z_score
-  FROM (
-    SELECT a.episode_id, min(a.timestamp) AS starts_at, max(a.timestamp) AS ends_at, count(*) AS anomalies,
-           count(*) FILTER (WHERE a.status = 'open') AS waiting, max(a.severity) AS severity, max(a.kind) AS kind,
-           (array_agg(a.z_score ORDER BY abs(a.z_score) DESC))[1] AS z_score
-      FROM public.anomalies AS a
-     WHERE a.episode_id IN (SELECT o.episode_id FROM public.anomalies AS o WHERE o.status = 'open')
-     GROUP BY a.episode_id
-  ) AS e
-  JOIN public.anomalies AS h ON h.anomaly_id = e.episode_id
- ORDER BY abs(e.z_score) DESC, e.episode_id;
+SELECT coalesce(a.episode_id, a.anomaly_id) AS episode_id, min(a.table_name) AS table_name,
+       (array_agg(a.series))[1] AS series, min(a.source_id) AS source_id, (array_agg(a.asset_id))[1] AS asset_id,
+       min(a.interval) AS interval, min(a.timestamp) AS starts_at, max(a.timestamp) AS ends_at, count(*) AS anomalies,
+       count(*) FILTER (WHERE a.status = 'open') AS waiting, max(a.severity) AS severity, max(a.kind) AS kind,
+       (array_agg(a.z_score ORDER BY abs(a.z_score) DESC))[1] AS z_score
+  FROM public.anomalies AS a
+ WHERE a.episode_id IN (SELECT o.episode_id FROM public.anomalies AS o WHERE o.status = 'open')
+    OR (a.episode_id IS NULL AND a.status = 'open')
+ GROUP BY coalesce(a.episode_id, a.anomaly_id)
+ ORDER BY max(abs(a.z_score)) DESC, coalesce(a.episode_id, a.anomaly_id);
 COMMENT ON VIEW public.anomaly_queue IS 'Episodes with anomalies that nobody has reviewed, largest first.';
 COMMENT ON COLUMN public.anomaly_queue.episode_id IS 'First anomaly of the episode.';
 COMMENT ON COLUMN public.anomaly_queue.table_name IS 'Hypertable.';
