@@ -138,7 +138,7 @@ def archive_chunk(connection: psycopg.Connection, chunk: Chunk, directory: Path)
     start = chunk.range_start.astimezone(UTC).strftime("%Y-%m-%dT%H%M%SZ")
     folder = directory / f"hypertable={chunk.hypertable.removeprefix('public.')}" / f"start={start}"
     folder.mkdir(parents=True, exist_ok=True)
-    partial = folder / ".rows.parquet"  # a name that other readers leave out
+    partial = folder / ".rows.parquet.partial"  # a name that other readers leave out
     columns = _ask(connection, "columns", hypertable=chunk.hypertable).fetchall()
     schema = _schema(columns)
     try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from collections.abc import Callable
 from typing import Any
@@ -9,7 +10,20 @@ from typing import Any
 import psycopg
 import pytest
 
+from runner.config import ROOT
+
 APPLICATIONS = ("buddy_ai", "cryptovolt", "trading_manager", "hyperliquid", "btc_dashboard")
+PAGE = ROOT / "docs" / "applications.md"
+HEADING = """# The applications' statements
+
+What runs with nothing but `search_path` changed. `document` is a statement of the application's document as written,
+`own` a test of ours in its tables, columns and shapes; `not run` is about the server, not the schema, and
+`tests/applications/test_documents.py` says why. Written by
+`TIDEMARK_UPDATE_APPLICATIONS=1 make test ARGS=tests/applications`.
+
+| application | line | kind | statement | outcome |
+|---|---|---|---|---|
+"""
 _results: dict[tuple[str, int, str, str], str] = {}
 
 
@@ -36,10 +50,11 @@ def pytest_terminal_summary(terminalreporter: Any) -> None:
         return
     terminalreporter.section("the applications' statements")
     order = sorted(_results, key=lambda key: (APPLICATIONS.index(key[0]), key[1], key[3]))
-    if terminalreporter.config.get_verbosity() > 0:
-        for application, line, title, kind in order:
-            outcome = _results[application, line, title, kind]
-            terminalreporter.write_line(f"| {application} | {line} | {kind} | {title} | {outcome} |")
+    if os.environ.get("TIDEMARK_UPDATE_APPLICATIONS"):
+        PAGE.write_text(HEADING + "".join(
+            f"| {application} | {line} | {kind} | `{title.replace('|', '¦')}` | {_results[key]} |\n"
+            for key in order for application, line, title, kind in [key]
+        ))
     for application in APPLICATIONS:
         for kind in ("own", "document"):
             counts = Counter(_results[key] for key in order if key[0] == application and key[3] == kind)

@@ -117,7 +117,7 @@ def test_pyspark_makes_daily_ohlcv_from_the_archive(archived, tmp_path):
         pytest.skip("PySpark needs Java, which is not on this machine")
     # as an archiving that was killed leaves it behind
     (tmp_path / "archive" / TABLE / "start=2024-05-17T000000Z").mkdir()
-    (tmp_path / "archive" / TABLE / "start=2024-05-17T000000Z" / ".rows.parquet").write_bytes(b"PAR1")
+    (tmp_path / "archive" / TABLE / "start=2024-05-17T000000Z" / ".rows.parquet.partial").write_bytes(b"PAR1")
     assert _example("PySpark", tmp_path, "daily.collect()") == _expected(archived)
 
 
