@@ -49,6 +49,11 @@ test: install ## Run the contract tests on servers of their own; ARGS go to pyte
 	@$(TIDEMARK) up --install-only $(YES)
 	@$(BIN)/pytest $(ARGS)
 
+.PHONY: prove
+prove: install ## Break one guard after the other and see its test turn red; ARGS choose, e.g. --number 8
+	@$(TIDEMARK) up --install-only $(YES)
+	@$(BIN)/python -m tests.mutations $(ARGS)
+
 # CREATE OR REPLACE in public is how logic is deployed (PS002, PS015); outside functions the runner fixes the
 # search_path itself (PS001, PS009, PS016, PS017). Procedures that control transactions cannot pin a search_path and one
 # function is meant to be inlined (PS005): tests/test_conventions.py refuses any other. PS004 wants nothing but

@@ -6,6 +6,7 @@ from . import Mutation, rewritten
 
 AUDIT, SEALS = "record/test_audit.py", "record/test_seals.py"
 GUARDS, ARCHIVE = "record/test_guards.py", "record/test_archive.py"
+COST = "record/test_audit_cost.py"
 EACH_WAY = f"{AUDIT}::test_each_way_to_change_a_row_leaves_one_entry"
 
 MUTATIONS = [
@@ -19,10 +20,10 @@ MUTATIONS = [
              rewritten("_tidemark.audit_statement", "USING (place)'", "USING (place) WHERE place = 1'"),
              f"{AUDIT}::test_one_statement_over_many_rows_leaves_one_entry_for_each"),
     Mutation(2, "deletions of trades are not recorded", "ALTER TABLE trades DISABLE TRIGGER trg_audit_delete",
-             "record/test_replay.py", environment={"TIDEMARK_TEST_OPERATIONS": "2000"}),
+             "record/test_replay.py", environment={"TIDEMARK_TEST_OPERATIONS": "3000"}),
     Mutation(2, "bookkeeping is left out of the recorded values",
              rewritten("_tidemark.audit_statement", "d.n - d.same AS n", "d.n - d.same - v_bookkeeping AS n"),
-             "record/test_replay.py", environment={"TIDEMARK_TEST_OPERATIONS": "1000"}),
+             "record/test_replay.py", environment={"TIDEMARK_TEST_OPERATIONS": "3000"}),
     Mutation(3, "the new key of a row is not kept",
              rewritten("_tidemark.audit_statement", "WHEN f.changed_fields && v_keys", "WHEN false"),
              f"{AUDIT}::test_changed_key_is_followed"),
@@ -59,7 +60,8 @@ MUTATIONS = [
              f"{AUDIT}::test_secrets_are_nowhere_but_in_their_table"),
     Mutation(7, "any password is accepted", "ALTER TABLE users DROP CONSTRAINT users_password_hash_is_argon2id",
              f"{AUDIT}::test_password_that_is_not_an_argon2id_hash_is_refused"),
-    Mutation(8, "the log has no guard against changes", "DROP TRIGGER trg_refuse_change ON audit_log", GUARDS),
+    Mutation(8, "the log has no guard against changes", "DROP TRIGGER trg_refuse_change ON audit_log", GUARDS,
+             "superuser"),
     Mutation(8, "the log has no guard against TRUNCATE", "DROP TRIGGER trg_refuse_truncate ON audit_seals", GUARDS),
     Mutation(8, "the guards sleep for replicas", "ALTER TABLE audit_log ENABLE TRIGGER trg_refuse_change", GUARDS,
              "replica"),
@@ -67,7 +69,7 @@ MUTATIONS = [
     Mutation(8, "nothing guards against ALTER", "DROP EVENT TRIGGER trg_tidemark_record_alter", GUARDS, "superuser"),
     Mutation(8, "administration writes the log", "GRANT INSERT ON audit_log TO tidemark_admin", GUARDS, "insert"),
     Mutation(8, "administration may become the owner of the record", "GRANT tidemark_record TO tidemark_admin", GUARDS,
-             "become"),
+             "nobody_who_logs_in", undo="REVOKE tidemark_record FROM tidemark_admin"),
     Mutation(8, "anybody drops a chunk",
              "GRANT EXECUTE ON FUNCTION _timescaledb_functions.freeze_chunk(regclass),"
              " _timescaledb_functions.drop_chunk(regclass) TO PUBLIC; GRANT USAGE ON SCHEMA _timescaledb_functions"
@@ -97,6 +99,17 @@ MUTATIONS = [
              rewritten("_tidemark.audit_hash", "extract(EPOCH FROM p_changed_at)",
                        "extract(EPOCH FROM p_changed_at::timestamp)"),
              f"{SEALS}::test_settings_of_the_session_change_no_hash"),
+    Mutation(12, "bars are recorded as they come in",
+             rewritten("public.attach_audit", "p_inserts, v_time_column IS NULL) AND v_time_column IS NULL",
+                       "p_inserts, v_time_column IS NULL)")
+             + rewritten("public.attach_audit", "v_inserts, false", "v_inserts, NULL::boolean")
+             + "SELECT attach_audit('candles', p_inserts => true)", COST, "candles"),
+    Mutation(12, "each entry is chained to the one before it as it is written",
+             "CREATE FUNCTION _tidemark.chain() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN"
+             " PERFORM pg_advisory_xact_lock(1); NEW.content_hash := sha256(convert_to(to_jsonb(NEW)::text ||"
+             " coalesce((SELECT to_jsonb(l)::text FROM public.audit_log AS l ORDER BY l.audit_id DESC LIMIT 1), ''),"
+             " 'UTF8')); RETURN NEW; END $$; CREATE TRIGGER trg_chain BEFORE INSERT ON audit_log"
+             " FOR EACH ROW EXECUTE FUNCTION _tidemark.chain()", COST, "forecasts"),
     Mutation(13, "archived rows do not say which deletion they are of",
              rewritten("_tidemark.audit_hypertable_row", "v_audit_id, clock_timestamp()", "NULL, clock_timestamp()"),
              f"{SEALS}::test_forged_archive_is_found"),

@@ -1,0 +1,172 @@
+"""Mutations of the quality engine, part by part of what it promises."""
+
+from __future__ import annotations
+
+from . import Mutation, rewritten, rewritten_view
+
+SCORE, RULES = "quality/test_quality_score.py", "quality/test_quality_rules.py"
+DETECTOR, REVIEW = "quality/test_quality_detector.py", "quality/test_quality_review.py"
+ATTACH, SESSIONS = "quality/test_quality_attach.py", "quality/test_quality_sessions.py"
+ACCEPTANCE, GAPS, CALENDAR = "quality/test_quality_acceptance.py", "test_gaps.py", "test_calendar.py"
+
+JUDGE, TRIGGER = "_tidemark.judge_timeseries_data", "_tidemark.score_timeseries_data"
+RECORDER, LINKER = "_tidemark.record_timeseries_data", "_tidemark.link_timeseries_data"
+REBUILD = "SELECT _tidemark.build_quality(t.hypertable) FROM _tidemark.quality_targets AS t"
+
+MUTATIONS = [
+    # 1 the score
+    Mutation("quality 1", "rows are not scored as they come", "DROP TRIGGER trg_calculate_quality_score ON"
+             " timeseries_data", SCORE, "points_lost"),
+    Mutation("quality 1", "a missing field costs as much as a broken rule",
+             rewritten(JUDGE, "'completeness', 30,", "'completeness', 10,"), SCORE, "points_lost"),
+    Mutation("quality 1", "each missing field costs",
+             rewritten(JUDGE, "THEN ARRAY[ROW(\n                                 'completeness', 30,",
+                       "THEN ARRAY[ROW(\n                                 'completeness',"
+                       " 30 * cardinality(d.missing_fields),"), SCORE, "points_lost"),
+    Mutation("quality 1", "a score falls below zero",
+             rewritten("_tidemark.judge_template", "greatest(0, 100 - ", "greatest(-100, 100 - ")
+             + "ALTER TABLE timeseries_data DROP CONSTRAINT timeseries_data_quality_score_in_range; "
+             + REBUILD,
+             SCORE, "below_zero"),
+    Mutation("quality 1", "half is more than half",
+             rewritten(JUDGE, "> p.max_change::numeric * abs(f.previous::numeric)",
+                       ">= p.max_change::numeric * abs(f.previous::numeric)"), SCORE, "test_consistency"),
+    Mutation("quality 1", "the good row after a jump pays for it too",
+             rewritten(JUDGE, "(abs(d.value - f.reference) <= p.max_change * abs(f.reference)) IS NOT TRUE", "true"),
+             SCORE, "test_consistency"),
+    Mutation("quality 1", "rows loaded as history are late",
+             rewritten(TRIGGER, "'backfill', 'correction', 'replay'", "'x'"), SCORE, "late_rows"),
+    Mutation("quality 1", "rows age while the market is closed",
+             rewritten("_tidemark.late_before", "IF p_market IS NULL THEN", "IF true THEN"), SCORE, "open_time"),
+    Mutation("quality 1", "a lost point has no reason",
+             rewritten(RECORDER, "CROSS JOIN LATERAL unnest(v.penalties) AS u\n    ON CONFLICT",
+                       "CROSS JOIN LATERAL unnest(v.penalties) AS u WHERE false\n    ON CONFLICT"),
+             SCORE, "points_lost"),
+    Mutation("quality 1", "the caller's own score is believed",
+             rewritten(TRIGGER, "d.quality_score IS DISTINCT FROM 100", "false")
+             + rewritten(JUDGE, "d.quality_score IS DISTINCT FROM 100 OR d.is_anomaly IS DISTINCT FROM false OR", ""),
+             SCORE, "explicit_score"),
+    # 2 rules
+    Mutation("quality 2", "an expression that does not compile is accepted",
+             rewritten("_tidemark.check_expression", "PERFORM _tidemark.refuse_rule(p_rule.name, 'TM207', SQLERRM)",
+                       "NULL"), RULES, "broken_rule"),
+    Mutation("quality 2", "an expression that is not immutable is accepted",
+             rewritten("_tidemark.check_expression", "PERFORM _tidemark.refuse_rule(p_rule.name, 'TM208', SQLERRM)",
+                       "NULL"), RULES, "broken_rule"),
+    Mutation("quality 2", "rules are not checked at all", "DROP TRIGGER trg_check_rule ON validation_rules", RULES,
+             "broken_rule"),
+    Mutation("quality 2", "a new rule waits for the next migration",
+             "DROP TRIGGER trg_enforce_inserted ON validation_rules", RULES, "in_force"),
+    Mutation("quality 2", "a rule that fails on a row blocks it",
+             rewritten("_tidemark.rule_tokens", "EXCEPTION WHEN data_exception OR program_limit_exceeded",
+                       "EXCEPTION WHEN raise_exception"), RULES, "never_blocks"),
+    Mutation("quality 2", "an open below the low is in order",
+             rewritten("_tidemark.rule_condition", "d.@low@ > d.@open@ OR ", "") + REBUILD, SCORE, "points_lost"),
+    Mutation("quality 2", "NULL violates a rule",
+             rewritten("_tidemark.rule_tokens", "(%s) IS FALSE'", "(%s) IS NOT TRUE'") + REBUILD, SCORE,
+             "points_lost"),
+    Mutation("quality 2", "any instant is on the grid",
+             rewritten("_tidemark.rule_condition", "date_bin(p.step, @time@, '2000-01-03 00:00+00') = @time@", "true")
+             + REBUILD, RULES, "aligned"),
+    Mutation("quality 2", "the break is part of the session",
+             rewritten("_tidemark.rule_condition", "(c.break_starts_at <= %1$s", "(c.break_starts_at <> %1$s AND false")
+             + REBUILD, RULES, "session_open"),
+    # 3 anomalies
+    Mutation("quality 3", "the echo of a bad row is flagged",
+             rewritten(JUDGE, "AND w.deviation::double precision * w.deviation::double precision *",
+                       "AND w.change::double precision * w.change::double precision *")
+             + rewritten(JUDGE, "THEN e.deviation::double precision ELSE e.change::double precision - e.mean END",
+                         "THEN e.change::double precision - e.mean ELSE e.change::double precision - e.mean END"),
+             DETECTOR, "echo"),
+    Mutation("quality 3", "splits are spikes", rewritten(JUDGE, "THEN 'split_candidate'::", "THEN 'spike'::"),
+             ACCEPTANCE, "splits"),
+    Mutation("quality 3", "any jump is a split", rewritten(JUDGE, "<= 0.03", "<= 0.3"), ACCEPTANCE, "splits"),
+    Mutation("quality 3", "29 changes are enough", rewritten(JUDGE, "w.samples >= v_min_samples",
+             "w.samples >= v_min_samples - 1"), DETECTOR, "fewer_than_thirty"),
+    Mutation("quality 3", "one tick of a flat series is infinitely far",
+             rewritten(JUDGE, "1e7 * greatest(v_scale_floor, v_tick / c.previous)", "1e-30"), DETECTOR,
+             "flat_series"),
+    Mutation("quality 3", "one error hides the next",
+             rewritten(JUDGE, "<= 4 * greatest(", "<= 1e9 * greatest("), DETECTOR, "masking"),
+    Mutation("quality 3", "a row is part of its own baseline",
+             rewritten(JUDGE, "BETWEEN v_rows PRECEDING AND 1 PRECEDING", "BETWEEN v_rows PRECEDING AND CURRENT ROW")
+             + rewritten(JUDGE, "<= 4 * greatest(", "<= 40 * greatest("),  # else it is left out, because it stands out
+             DETECTOR, "own_baseline"),
+    Mutation("quality 3", "a burst of volatility is measured by the calm before it",
+             rewritten(JUDGE, "BETWEEN 20 PRECEDING AND 1 PRECEDING", "BETWEEN 20 PRECEDING AND 20 PRECEDING"),
+             DETECTOR, "agrees_with_its_definition"),
+    Mutation("quality 3", "what is beyond 6 is an anomaly like others",
+             rewritten(JUDGE, "WHEN abs(f.z_score) > p.black_swan_z THEN", "WHEN false THEN"), DETECTOR,
+             "test_severity"),
+    Mutation("quality 3", "changes over night are judged like others", rewritten(JUDGE, "IF v_sessions THEN",
+             "IF false THEN"), SESSIONS, "among_their_like"),
+    Mutation("quality 3", "every anomaly is an episode", rewritten(LINKER, "> 20 AS is_head", "> 0 AS is_head"), REVIEW,
+             "one_episode"),
+    Mutation("quality 3", "nobody is notified", rewritten(LINKER, "pg_notify('tidemark_anomaly', v_payload)",
+             "v_payload"), REVIEW, "one_notification"),
+    Mutation("quality 3", "a confirmed error stays in later baselines",
+             rewritten(JUDGE, "b.status = 'confirmed_error' AND b.value", "false AND b.value"), REVIEW,
+             "leaves_later_baselines"),
+    Mutation("quality 3", "a review outlives the value it was of",
+             rewritten(RECORDER, "CASE WHEN a.value = EXCLUDED.value THEN a.status ELSE 'open' END", "a.status"),
+             REVIEW, "review_ends"),
+    # 4 one engine, any table
+    Mutation("quality 4", "attaching again makes everything anew",
+             rewritten("_tidemark.make_function", "p.prosrc = v_body", "false"), ATTACH, "again_changes_nothing"),
+    Mutation("quality 4", "candles of all intervals are one series",
+             rewritten("_tidemark.judge_candles", ' AND d."interval" = i.k2', ""), ATTACH, "are_a_series"),
+    Mutation("quality 4", "rows without identity are accepted",
+             rewritten("public.attach_quality", "'TM203'", "'TM204'"), ATTACH, "without_identity"),
+    Mutation("quality 4", "whoever scores waits for others without end",
+             "ALTER FUNCTION _tidemark.write_timeseries_data RESET lock_timeout", ATTACH, "late_row_does_not_wait"),
+    Mutation("quality 4", "rows in compressed chunks are looked for before they show",
+             rewritten("_tidemark.compressed_periods", "IF _tidemark.edition() = 'community' THEN", "IF false THEN"),
+             ATTACH, "compressed_chunks", edition="community"),
+    Mutation("quality 4", "rows of no source are stored", "DROP TRIGGER trg_check_source ON timeseries_data", SCORE,
+             "unknown_source"),
+    Mutation("quality 4", "what was said about a deleted row stays", "DROP TRIGGER trg_forget_deleted ON"
+             " timeseries_data", SCORE, "test_delete_removes"),
+    # 5 the canonical result
+    Mutation("quality 5", "rows after a late one keep their scores",
+             rewritten(TRIGGER, ", true);", ", false);"), DETECTOR,
+             "any_order"),
+    Mutation("quality 5", "the look-back is too short",
+             rewritten(JUDGE, "2 * max(g.baseline_rows) + 24", "max(g.baseline_rows)"), DETECTOR, "row_by_row"),
+    Mutation("quality 5", "a row alone is not judged by the detector",
+             rewritten(TRIGGER, "IF v_row_count = 1\n           AND NOT v_is_suspect",
+                       "IF v_row_count = 1 THEN RETURN NULL; END IF;\n        IF v_row_count = 1\n"
+                       "           AND NOT v_is_suspect"), DETECTOR, "row_by_row"),
+    Mutation("quality 5", "rescore passes over rows that nobody scored",
+             rewritten("_tidemark.rescore_timeseries_data", "WHERE (", "WHERE d.quality_score IS NOT NULL AND ("),
+             DETECTOR, "stored_without_scoring"),
+    # 6 what is missing
+    Mutation("quality 6", "the rows of other sources fill gaps",
+             rewritten("_tidemark.series_gaps", "WHERE t.source_id = p_source_id\n               AND t.timestamp >=",
+                       "WHERE t.timestamp >="), GAPS, "other_sources"),
+    Mutation("quality 6", "beyond the calendar nothing is missing",
+             rewritten("_tidemark.series_gaps", "RAISE EXCEPTION USING ERRCODE = 'TM304',", "RETURN; RAISE EXCEPTION"
+                       " USING ERRCODE = 'TM304',"), GAPS, "errors_have_codes"),
+    Mutation("quality 6", "a source that was retired still lacks rows",
+             rewritten("_tidemark.series_gaps", "IF NOT p_is_active THEN", "IF false THEN"), GAPS, "idle_source"),
+    Mutation("quality 6", "a price that is traded at is stale",
+             rewritten("_tidemark.series_stale_runs", "t.volume = 0", "true"), GAPS, "test_stale_runs"),
+    Mutation("quality 6", "coverage reads every row",
+             rewritten_view("coverage", "ORDER BY t.\"timestamp\" DESC\n         LIMIT 1",
+                            "ORDER BY (t.\"timestamp\" + '00:00:00'::interval) DESC\n         LIMIT 1"),
+             GAPS, "reads_two_rows"),
+    Mutation("quality 6", "the calendar overwrites what was entered by hand",
+             rewritten("_tidemark.store_calendar", "WHERE c.origin = 'generated'\n           AND (c.is_holiday",
+                       "WHERE (c.is_holiday"), CALENDAR, "manual_rows"),
+    # 7 seeing it
+    Mutation("quality 7", "the report counts flags that are none",
+             rewritten_view("quality_report", "count(*) FILTER (WHERE d.is_anomaly)", "count(d.is_anomaly)"), REVIEW,
+             "test_report"),
+    Mutation("quality 7", "the report reads all chunks",
+             rewritten_view("quality_report", "time_bucket('1 day'::interval, d.\"timestamp\")",
+                            "date_trunc('day'::text, d.\"timestamp\", 'UTC'::text)"), REVIEW, "reads_the_chunks"),
+    Mutation("quality 7", "the queue shows what was reviewed",
+             rewritten_view("anomaly_queue", "WHERE (o.status = 'open'::anomaly_status)", ""), REVIEW, "queue_shows"),
+    Mutation("quality 7", "the queue begins with the smallest",
+             rewritten_view("anomaly_queue", " DESC, ", ", "), REVIEW,
+             "queue_shows"),
+]
