@@ -35,10 +35,10 @@ WRITES = {
     ),
     "candles": (
         "INSERT INTO candles (asset_id, interval, ts, open, high, low, close, volume)"
-        " SELECT %(asset)s, '1m', timestamptz '2025-06-02' + i * interval '1 minute', 100, 102, 99, 100 + sin(i), 1"
+        " SELECT %(asset)s, '1m', timestamptz '2020-06-02' + i * interval '1 minute', 100, 102, 99, 100 + sin(i), 1"
         "   FROM generate_series(%(at)s::bigint + 1, %(at)s::bigint + %(rows)s::integer) AS i",
         "INSERT INTO candles (asset_id, interval, ts, open, high, low, close, volume)"
-        " VALUES (%(asset)s, '1m', timestamptz '2025-06-02' + %(at)s::bigint * interval '1 minute', 100, 102, 99,"
+        " VALUES (%(asset)s, '1m', timestamptz '2020-06-02' + %(at)s::bigint * interval '1 minute', 100, 102, 99,"
         " 100 + sin(%(at)s::bigint), 1)",
     ),
 }
