@@ -267,6 +267,8 @@ def test_26_storm_of_connections_lets_the_running_load_finish(victim, edition, t
     with connect(victim, "storm") as connection:
         most = int(connection.execute("SHOW max_connections").fetchone()[0])
     loader = fork(lambda: load_bars(victim, "storm", big, "in the storm").rejected - 1)
+    with connect(victim, "storm") as connection:
+        wait_for(lambda: connection.execute("SELECT EXISTS (SELECT FROM timeseries_data)").fetchone()[0], "a batch")
     held: list[psycopg.Connection] = []
     refused: list[str] = []
     slowest: list[float] = []
@@ -288,9 +290,9 @@ def test_26_storm_of_connections_lets_the_running_load_finish(victim, edition, t
     assert len(held) + len(refused) >= 2 * most
     assert len(refused) >= most
     assert all("too many clients" in error or "connection slots" in error for error in refused)  # no SQLSTATE yet
+    assert outcome(loader) == 0  # while no slot is free
     for connection in held:
         connection.close()
-    assert outcome(loader) == 0
     with connect(victim, "storm") as connection:
         assert connection.execute("SELECT count(*) FROM timeseries_data").fetchone() == (5000,)
         left = ("SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"
