@@ -114,30 +114,43 @@ COMMENT ON FUNCTION _tidemark.islands_query() IS 'Query for the periods that cha
 --     |x - m| <= |x - c| + |c - m|,   min over m of 4 s - |c - m| = sqrt(A / (N - 1) * (16 - (N - 1) / 30)).
 -- What of R lies within that of c is therefore kept for certain; its sum of squares B around its own mean is part of
 -- what s20 is made of, so S >= s20 >= sqrt(B / 19). And |z| <= |d| / S.
-CREATE OR REPLACE FUNCTION _tidemark.certainty_query()
+-- Loops, because a query over arrays of this size takes longer to begin than they to end.
+CREATE OR REPLACE FUNCTION _tidemark.certainty_template()
     RETURNS text
     LANGUAGE sql
     IMMUTABLE
     PARALLEL SAFE
     SET search_path = pg_catalog, pg_temp
 AS $func$
-    SELECT $sql$
-        SELECT abs(v_levels[1] - (
-                   v_levels[2] + v_levels[3] + v_levels[4] - greatest(v_levels[2], v_levels[3], v_levels[4])
-                   - least(v_levels[2], v_levels[3], v_levels[4])
-               )) <= 0.999 * v_anomaly_z * greatest(
-                   sqrt(var_samp(c.change) * (count(*) - 1) / 19), 1e7 * v_scale_floor
-               )
-          FROM (SELECT avg(b.change) AS mean, var_samp(b.change) * 29 AS squares
-                  FROM (SELECT (v_levels[i.age] - v_levels[i.age + 1])::double precision AS change
-                          FROM generate_series(22, 51) AS i (age)) AS b) AS o
-         CROSS JOIN (SELECT (v_levels[i.age] - v_levels[i.age + 1])::double precision AS change
-                       FROM generate_series(2, 21) AS i (age)) AS c
-         WHERE abs(c.change - o.mean) <= 0.999 * sqrt(o.squares / (v_rows - 1) * (16 - (v_rows - 1) / 30.0::double precision))
-    $sql$;
+    SELECT $block$
+                v_center := (v_levels[22] - v_levels[52]) / 30.0::double precision;
+                v_squares := 0;
+                FOR i IN 22 .. 51 LOOP
+                    v_change := v_levels[i] - v_levels[i + 1] - v_center;
+                    v_squares := v_squares + v_change * v_change;
+                END LOOP;
+                v_limit := 0.999 * sqrt(v_squares / (v_rows - 1) * (16 - (v_rows - 1) / 30.0::double precision));
+                v_count := 0;
+                v_sum := 0;
+                v_squares := 0;
+                FOR i IN 2 .. 21 LOOP
+                    v_change := v_levels[i] - v_levels[i + 1] - v_center;
+                    IF abs(v_change) <= v_limit THEN
+                        v_count := v_count + 1;
+                        v_sum := v_sum + v_change;
+                        v_squares := v_squares + v_change * v_change;
+                    END IF;
+                END LOOP;
+                v_is_certain := v_count > 0 AND abs(v_levels[1] - (
+                    v_levels[2] + v_levels[3] + v_levels[4] - greatest(v_levels[2], v_levels[3], v_levels[4])
+                    - least(v_levels[2], v_levels[3], v_levels[4])
+                )) <= 0.999 * v_anomaly_z * greatest(
+                    sqrt(greatest(v_squares - v_sum * v_sum / v_count, 0) / 19), 1e7 * v_scale_floor
+                );
+$block$;
 $func$;
-COMMENT ON FUNCTION _tidemark.certainty_query() IS
-'Query that tells whether the detector certainly leaves the newest of 52 rows alone; a template.';
+COMMENT ON FUNCTION _tidemark.certainty_template() IS
+'Statements that tell whether the detector certainly leaves the newest of 52 rows alone; a template.';
 
 -- The body of trg_calculate_quality_score.
 CREATE OR REPLACE FUNCTION _tidemark.insert_template()
@@ -178,6 +191,13 @@ DECLARE
     v_back_to timestamptz;
     v_levels bigint[];
     v_is_late boolean;
+    v_center double precision;
+    v_change double precision;
+    v_limit double precision;
+    v_count integer;
+    v_sum double precision;
+    v_squares double precision;
+    v_is_certain boolean;
     v_is_near_anomaly boolean;
     v_is_safe boolean := false; -- a rule failed to evaluate: look at each on its own
 BEGIN
@@ -238,9 +258,11 @@ BEGIN
                     WHERE b.table_name = @label@ AND b.status = 'confirmed_error'
                       AND b.timestamp BETWEEN v_back_to AND v_ts
                ))
-               AND (@certainty@)
             THEN
-                RETURN NULL;
+                @certainty@
+                IF v_is_certain THEN
+                    RETURN NULL;
+                END IF;
             END IF;
         END IF;
     END IF;

@@ -106,7 +106,7 @@ BEGIN
     SELECT t.* INTO STRICT v_target FROM _tidemark.quality_targets AS t WHERE t.hypertable = p_hypertable FOR UPDATE;
     v_tokens := _tidemark.quality_tokens(v_target);
     v_tokens := v_tokens || jsonb_build_object(
-        'islands', _tidemark.islands_query(), 'certainty', _tidemark.certainty_query()
+        'islands', _tidemark.islands_query(), 'certainty', _tidemark.certainty_template()
     );
     v_label := v_target.label;
     v_parameters := concat(v_tokens ->> 'key_parameters', ', p_from timestamptz[], p_to timestamptz[], ',
