@@ -11,21 +11,15 @@ import multiprocessing
 import statistics
 import time
 from collections.abc import Callable
-from pathlib import Path
 
 import psycopg
 
+from bench.quality import processor_time
 from runner import migrations
 
 CLIENTS = 8
 ROWS = 100_000
 OWNED, OWNERS = 1_000, 1_000  # a million rows
-
-
-def processor_seconds(pid: int) -> float:
-    """User and system time of a process so far."""
-    fields = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
-    return (int(fields[11]) + int(fields[12])) / 100
 
 
 def client(url: str, number: int, seconds: float, start: multiprocessing.Event, done: multiprocessing.Queue) -> None:
@@ -99,9 +93,9 @@ class Bench:
         self.audit(table, wanted)
         self.execute("CHECKPOINT")
         pid, before, begun = self.connection.info.backend_pid, 0.0, 0.0
-        before, begun = processor_seconds(pid), time.perf_counter()
+        before, begun = processor_time(pid), time.perf_counter()
         self.execute(f"UPDATE {table} SET {assignment}")
-        return time.perf_counter() - begun, processor_seconds(pid) - before
+        return time.perf_counter() - begun, processor_time(pid) - before
 
     def bytes_per_field(self) -> float:
         """Bytes of record for one changed field beside a column of 50 kB."""

@@ -6,6 +6,7 @@ that is interrupted has done a part of it for good.
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -163,13 +164,9 @@ def archive_chunk(connection: psycopg.Connection, chunk: Chunk, directory: Path)
 
 def _prove(connection: psycopg.Connection, chunk: Chunk, file: Path) -> None:
     """Read the file back into the server and compare it with the chunk there."""
-    connection.execute(
-        sql.SQL("CREATE TEMPORARY TABLE archived (LIKE {}) ON COMMIT DROP").format(sql.SQL(chunk.hypertable))
-    )
-    read_back(connection, file, "pg_temp.archived")
     expected = _ask(connection, "checksum", relation=chunk.name, hypertable=chunk.hypertable).fetchone()
-    found = _ask(connection, "checksum", relation="pg_temp.archived", hypertable=chunk.hypertable).fetchone()
-    connection.execute("DROP TABLE pg_temp.archived")
+    with _archived(connection, chunk, file) as archived:
+        found = _ask(connection, "checksum", relation=archived, hypertable=chunk.hypertable).fetchone()
     if found != expected:
         raise Problem(
             f"the archive of {chunk.name} is not what the chunk is: nothing was dropped",
@@ -180,15 +177,22 @@ def _prove(connection: psycopg.Connection, chunk: Chunk, file: Path) -> None:
 
 def _holds(connection: psycopg.Connection, chunk: Chunk, file: Path) -> bool:
     """Whether a chunk has all rows of an older file, as when a run ended between writing it and dropping the chunk."""
+    with _archived(connection, chunk, file) as archived:
+        (holds,) = connection.execute(sql.SQL(
+            "SELECT NOT EXISTS (SELECT t::text FROM {} AS t EXCEPT SELECT t::text FROM {} AS t)"
+        ).format(sql.SQL(archived), sql.SQL(chunk.name))).fetchone()
+    return holds
+
+
+@contextlib.contextmanager
+def _archived(connection: psycopg.Connection, chunk: Chunk, file: Path) -> Iterator[str]:
+    """Name of a temporary table with the rows of an archive file of the chunk; where it fails, the transaction does."""
     connection.execute(
         sql.SQL("CREATE TEMPORARY TABLE archived (LIKE {}) ON COMMIT DROP").format(sql.SQL(chunk.hypertable))
     )
     read_back(connection, file, "pg_temp.archived")
-    (holds,) = connection.execute(sql.SQL(
-        "SELECT NOT EXISTS (SELECT t::text FROM pg_temp.archived AS t EXCEPT SELECT t::text FROM {} AS t)"
-    ).format(sql.SQL(chunk.name))).fetchone()
+    yield "pg_temp.archived"
     connection.execute("DROP TABLE pg_temp.archived")
-    return holds
 
 
 def read_back(connection: psycopg.Connection, file: Path, table: str) -> int:
@@ -200,10 +204,15 @@ def read_back(connection: psycopg.Connection, file: Path, table: str) -> int:
         sql.SQL("COPY {} ({}) FROM STDIN").format(sql.SQL(table), sql.SQL(", ").join(map(sql.Identifier, names)))
     ) as copy:
         for batch in reader.iter_batches(BATCH_ROWS):
-            for row in zip(*(column.to_pylist() for column in batch.columns), strict=True):
-                copy.write_row(row)
+            write_batch(copy, batch)
             rows += batch.num_rows
     return rows
+
+
+def write_batch(copy: psycopg.Copy, batch: pyarrow.RecordBatch) -> None:
+    """Send the rows of a record batch into a COPY."""
+    for row in zip(*(column.to_pylist() for column in batch.columns), strict=True):
+        copy.write_row(row)
 
 
 def maintain(connection: psycopg.Connection) -> bool:

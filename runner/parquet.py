@@ -15,6 +15,7 @@ import psycopg
 from psycopg import sql
 
 from runner.errors import Problem
+from runner.lifecycle import write_batch
 from runner.loader import LoadFailed, Summary
 from runner.sql_files import named_statements
 from runner.statements import execute
@@ -127,8 +128,7 @@ class _Chunk:
             # The file holds text for all types that Parquet has not; only the table knows which they are.
             self.connection.execute(sql.SQL(STATEMENTS["stage"]).format(columns=columns, table=table))
             with self.connection.cursor().copy(sql.SQL(STATEMENTS["copy"]).format(columns=columns)) as copy:
-                for row in zip(*(column.to_pylist() for column in batch.columns), strict=True):
-                    copy.write_row(row)
+                write_batch(copy, batch)
             written = self.connection.execute(
                 sql.SQL(STATEMENTS["put_back"]).format(table=table, columns=columns, key=_list(self.key))
             ).rowcount
