@@ -64,8 +64,8 @@ PGSPOT_IGNORED := PS001 PS002 PS004 PS005 PS009 PS015 PS016 PS017
 lint: install ## Check the style of SQL and Python, and the safety of functions and migrations
 	@$(BIN)/ruff check .
 	@$(BIN)/sqlfluff lint --disable-progress-bar schema queries
-	@$(BIN)/squawk --assume-in-transaction schema/[0-4]*.sql
-	@$(BIN)/pgspot $(addprefix --ignore=,$(PGSPOT_IGNORED)) schema/[5-9]*.sql
+	@$(BIN)/squawk --assume-in-transaction schema/state/*.sql
+	@$(BIN)/pgspot $(addprefix --ignore=,$(PGSPOT_IGNORED)) schema/logic/*/*.sql
 
 .PHONY: bench
 bench: install ## Measure what scoring, history, the record and alerts cost; ARGS='quality --rows 200000' some of it
@@ -74,8 +74,8 @@ bench: install ## Measure what scoring, history, the record and alerts cost; ARG
 
 .PHONY: docs
 docs: migrate ## Write docs/reference.md and docs/pictures/ from the database; pictures need Graphviz
-	@$(BIN)/python -m runner.reference
-	@$(BIN)/python -m runner.pictures
+	@$(BIN)/python -m tidemark.reference
+	@$(BIN)/python -m tidemark.pictures
 
 .PHONY: up
 up: ## Start TimescaleDB Community in Docker and wait until it is healthy

@@ -16,9 +16,9 @@ import psycopg
 from psycopg.conninfo import make_conninfo
 
 from bench import alerts, audit, history, quality
-from runner.database import normalise
-from runner.installation import find_installation
-from runner.server import throwaway
+from tidemark.database import normalise
+from tidemark.installation import find_installation
+from tidemark.server import throwaway
 
 # As a user's server: what is committed is on disk. Memory for ten million rows; no jobs in between.
 SETTINGS = {

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import psycopg
 
-from runner import migrations
+from tidemark import migrations
 
 STATES = ("without", "elsewhere", "10,000")
 PLANS = ((1, 80, 60), (100, 12, 21), (10_000, 2, 6))  # rows in a statement, statements in a turn, turns

@@ -15,7 +15,7 @@ from collections.abc import Callable
 import psycopg
 
 from bench.quality import processor_time
-from runner import migrations
+from tidemark import migrations
 
 CLIENTS = 8
 ROWS = 100_000

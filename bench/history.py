@@ -16,7 +16,7 @@ from pathlib import Path
 import psycopg
 
 from bench.duckdb_archive import Comparison, compare
-from runner import lifecycle, migrations
+from tidemark import lifecycle, migrations
 
 START = "2020-01-01 00:00+00"
 BARS = """

@@ -26,7 +26,7 @@ import psycopg
 from psycopg import sql
 from psycopg.conninfo import make_conninfo
 
-from runner import migrations
+from tidemark import migrations
 
 START = datetime(2024, 1, 1, tzinfo=UTC)
 COPY = "COPY timeseries_data (source_id, timestamp, open, high, low, close, volume) FROM STDIN"

@@ -2,7 +2,7 @@
 
 from yoyo import step
 
-from runner.migrations import state
+from tidemark.migrations import state
 
 steps = [step(state(__file__), """
 -- Extensions other than TimescaleDB stay: they hold nothing of Tidemark's.

@@ -2,7 +2,7 @@
 
 from yoyo import step
 
-from runner.migrations import state
+from tidemark.migrations import state
 
 __depends__ = {"140_ingestion"}
 

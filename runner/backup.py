@@ -31,13 +31,13 @@ from psycopg import sql
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from psycopg.rows import dict_row
 
-from runner import catalog
-from runner.database import connect, normalise, where
-from runner.errors import Problem
-from runner.installation import GLOBS, Installation, installations
-from runner.migrations import check_server
-from runner.server import Server, throwaway
-from runner.sql_files import named_statements
+from tidemark import catalog
+from tidemark.database import connect, normalise, where
+from tidemark.errors import Problem
+from tidemark.installation import GLOBS, Installation, installations
+from tidemark.migrations import check_server
+from tidemark.server import Server, throwaway
+from tidemark.sql_files import named_statements
 
 FORMAT = 1
 MANIFEST, DUMP, CATALOGUE, BASE = "manifest.json", "database.dump", "catalogue.json", "base"
@@ -518,7 +518,7 @@ def _broken_use(connection: psycopg.Connection) -> list[str]:
         return []
     try:
         with connection.transaction(force_rollback=True):
-            connection.execute(resources.files("runner").joinpath("backup_probe.sql").read_text())
+            connection.execute(resources.files("tidemark").joinpath("backup_probe.sql").read_text())
     except psycopg.Error as error:
         return [f"it does not take rows: {error.diag.message_primary}"]
     return []

@@ -11,7 +11,7 @@ from zoneinfo import ZoneInfo
 import psycopg
 from psycopg.types.json import Jsonb
 
-from runner.errors import Problem
+from tidemark.errors import Problem
 
 MARKETS = ("XNYS", "XNAS", "XLON", "XETR", "XTKS", "XHKG", "24/7", "FX")
 ALIASES = {"NYSE": "XNYS", "NASDAQ": "XNAS", "LSE": "XLON", "XETRA": "XETR"}

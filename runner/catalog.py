@@ -9,8 +9,8 @@ import psycopg
 from psycopg import sql
 from psycopg.conninfo import make_conninfo
 
-from runner.errors import Problem
-from runner.schema_files import schema_files
+from tidemark.errors import Problem
+from tidemark.schema_files import schema_files
 
 
 def snapshot(connection: psycopg.Connection) -> dict[str, str]:
@@ -18,11 +18,11 @@ def snapshot(connection: psycopg.Connection) -> dict[str, str]:
     with connection.transaction():
         # Definitions are printed with or without a schema depending on the search_path: fix it.
         connection.execute("SET LOCAL search_path = pg_catalog")
-        return dict(connection.execute(resources.files("runner").joinpath("catalog.sql").read_text()).fetchall())
+        return dict(connection.execute(resources.files("tidemark").joinpath("catalog.sql").read_text()).fetchall())
 
 
 def build(connection: psycopg.Connection) -> None:
-    """Run every file of `schema/` in order, as `cat schema/*.sql | psql` does."""
+    """Run every file of `schema/` in order, as `cat schema/state/*.sql schema/logic/*/*.sql | psql` does."""
     connection.execute("SET search_path = public")
     for file in schema_files():
         connection.execute(file.text)

@@ -16,13 +16,13 @@ from typing import Any, NoReturn
 import click
 import psycopg
 
-from runner import backup as backups
-from runner import calendars, catalog, config, lifecycle, loader, migrations, parquet, provision, server
-from runner import doctor as examination
-from runner import query as questions
-from runner.database import connect, normalise, where
-from runner.errors import Problem
-from runner.installation import NoInstallation, find_installation
+from tidemark import backup as backups
+from tidemark import calendars, catalog, config, lifecycle, loader, migrations, parquet, provision, server
+from tidemark import doctor as examination
+from tidemark import query as questions
+from tidemark.database import connect, normalise, where
+from tidemark.errors import Problem
+from tidemark.installation import NoInstallation, find_installation
 
 ELSEWHERE = {  # the words of the applications' own tools, and what they are here
     "upgrade": "migrate", "init": "migrate", "downgrade": "rollback", "current": "status", "generate": "new",

@@ -8,7 +8,7 @@ from typing import Any
 import psycopg
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
-from runner.errors import Problem
+from tidemark.errors import Problem
 
 
 def normalise(url: str) -> str:

@@ -12,8 +12,8 @@ from typing import Any
 import psycopg
 from psycopg.rows import dict_row
 
-from runner import migrations
-from runner.sql_files import named_statements
+from tidemark import migrations
+from tidemark.sql_files import named_statements
 
 SEVERITIES = ("ok", "info", "warning", "critical")
 # Above these it is worth a word. Sizes in bytes, shares from 0 to 1.

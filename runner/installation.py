@@ -8,8 +8,8 @@ import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
-from runner.config import ROOT, setting
-from runner.errors import Problem
+from tidemark.config import ROOT, setting
+from tidemark.errors import Problem
 
 MIN_POSTGRES = 15
 MIN_TIMESCALEDB = (2, 19, 3)
@@ -39,7 +39,7 @@ class Installation:
 
 
 class NoInstallation(Problem):
-    """No usable PostgreSQL with TimescaleDB on this machine: what `runner.provision` is for."""
+    """No usable PostgreSQL with TimescaleDB on this machine: what `tidemark.provision` is for."""
 
 
 def path_setting(name: str) -> Path | None:

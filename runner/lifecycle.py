@@ -19,8 +19,8 @@ import psycopg
 from psycopg import sql
 from psycopg.rows import dict_row
 
-from runner.errors import Problem
-from runner.sql_files import named_statements
+from tidemark.errors import Problem
+from tidemark.sql_files import named_statements
 
 if TYPE_CHECKING:
     import pyarrow

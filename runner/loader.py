@@ -22,12 +22,12 @@ from typing import Any
 import psycopg
 from psycopg import errors, sql
 
-from runner import columns
-from runner.columns import OHLC, TARGETS, Mapping, Target, extended, mapping
-from runner.errors import Problem
-from runner.readers import Batch, Broken, Progress, Reader, Reject, Table, escaped, open_file, stem
-from runner.series import Ids, Key, Series
-from runner.statements import STATEMENTS, blames_record, execute, reason
+from tidemark import columns
+from tidemark.columns import OHLC, TARGETS, Mapping, Target, extended, mapping
+from tidemark.errors import Problem
+from tidemark.readers import Batch, Broken, Progress, Reader, Reject, Table, escaped, open_file, stem
+from tidemark.series import Ids, Key, Series
+from tidemark.statements import STATEMENTS, blames_record, execute, reason
 
 ROWS = 20_000  # records of a batch; larger ones are not faster
 SAMPLE = 5_000  # records from which the columns of a file are learnt

@@ -23,10 +23,10 @@ from yoyo.backends.core.postgresql import PostgresqlPsycopgBackend
 from yoyo.connections import DatabaseURI
 from yoyo.migrations import Migration, MigrationList, default_migration_table
 
-from runner import config
-from runner.database import where
-from runner.errors import Problem
-from runner.schema_files import SchemaFile, schema_files
+from tidemark import config
+from tidemark.database import where
+from tidemark.errors import Problem
+from tidemark.schema_files import SchemaFile, schema_files
 
 BOOKKEEPING = "_tidemark_migrations"
 MINIMUM_POSTGRESQL = 15
@@ -40,7 +40,7 @@ Say = Callable[[str], None]
 
 def state(migration_file: str) -> str:
     """Text of the state file that a migration of the same name applies."""
-    return (config.SCHEMA / Path(migration_file).with_suffix(".sql").name).read_text()
+    return (config.SCHEMA / "state" / Path(migration_file).with_suffix(".sql").name).read_text()
 
 
 @dataclass
@@ -196,18 +196,19 @@ def new(name: str, *, logic: bool = False) -> list[Path]:
     if not slug or not slug[0].isalpha():
         raise Problem(f"{name!r} does not make a file name", hint="start with a letter, e.g. add trade venue")
     files = schema_files()
-    numbers = [file.number for file in files if file.is_logic == logic]
-    number = max([*numbers, 399 if not logic else 499]) + 1
+    same = [file for file in files if file.is_logic == logic]
+    number = same[-1].number + 1 if same else (500 if logic else 400)
+    folder = same[-1].path.parent if same else config.SCHEMA / ("logic" if logic else "state")
     if number >= (1000 if logic else 500):
         raise Problem("there is no number left for another file")
-    schema_file = config.SCHEMA / f"{number:03d}_{slug}.sql"
+    schema_file = folder / f"{number:03d}_{slug}.sql"
     schema_file.write_text("-- Why this is needed, in a sentence.\n")
     if logic:
         return [schema_file]
     previous = [file.migration_id for file in files if not file.is_logic][-1]
     migration_file = config.MIGRATIONS / f"{number:03d}_{slug}.py"
     migration_file.write_text(
-        f'"""What it adds, in a sentence."""\n\nfrom yoyo import step\n\nfrom runner.migrations import state\n\n'
+        f'"""What it adds, in a sentence."""\n\nfrom yoyo import step\n\nfrom tidemark.migrations import state\n\n'
         f'__depends__ = {{"{previous}"}}\n\nsteps = [step(state(__file__), """\n-- how to undo it\n""")]\n'
     )
     return [schema_file, migration_file]
@@ -273,7 +274,7 @@ class _Backend(PostgresqlPsycopgBackend):
 
 def _backend(connection: psycopg.Connection) -> _Backend:
     """yoyo's backend, its own tables in place; call it with the runner's lock held."""
-    connection.execute(resources.files("runner").joinpath("ledger.sql").read_text())
+    connection.execute(resources.files("tidemark").joinpath("ledger.sql").read_text())
     connection.execute(
         sql.SQL("SET search_path = {}, public").format(sql.Identifier(BOOKKEEPING))
     )

@@ -14,11 +14,11 @@ from typing import TYPE_CHECKING, Any
 import psycopg
 from psycopg import sql
 
-from runner.errors import Problem
-from runner.lifecycle import write_batch
-from runner.loader import LoadFailed, Summary
-from runner.sql_files import named_statements
-from runner.statements import execute
+from tidemark.errors import Problem
+from tidemark.lifecycle import write_batch
+from tidemark.loader import LoadFailed, Summary
+from tidemark.sql_files import named_statements
+from tidemark.statements import execute
 
 if TYPE_CHECKING:
     import pyarrow

@@ -17,9 +17,9 @@ from typing import Any
 import psycopg
 from psycopg.rows import namedtuple_row
 
-from runner import config
-from runner.errors import Problem
-from runner.sql_files import named_statements
+from tidemark import config
+from tidemark.errors import Problem
+from tidemark.sql_files import named_statements
 
 TARGET = config.ROOT / "docs" / "pictures"
 AREAS = {
@@ -128,7 +128,7 @@ def _table(columns: list[Any], linked: set[tuple[str, str]]) -> str:
 
 
 if __name__ == "__main__":
-    from runner.cli import database
+    from tidemark.cli import database
 
     with database() as opened:
         pictures = render(opened)

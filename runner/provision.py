@@ -20,8 +20,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from runner.errors import Problem
-from runner.installation import MIN_POSTGRES, MIN_TIMESCALEDB, version_tuple
+from tidemark.errors import Problem
+from tidemark.installation import MIN_POSTGRES, MIN_TIMESCALEDB, version_tuple
 
 # Debian releases without the package: which PostgreSQL they have, and which suite has the source for it.
 BUILT = {("debian", "bookworm"): (15, "trixie")}

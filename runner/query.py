@@ -14,8 +14,8 @@ from dataclasses import dataclass
 import psycopg
 from psycopg import sql
 
-from runner import config
-from runner.errors import Problem
+from tidemark import config
+from tidemark.errors import Problem
 
 _VARIABLE = re.compile(r"(?<![:\w]):(?:'(\w+)'|([a-z_]\w*))")
 _PARAMETER = re.compile(r"(\w+) ([a-z_ ]+?(?:\[\])?)(?: = (.*))?")

@@ -20,7 +20,7 @@ from itertools import chain, compress
 from pathlib import Path
 from typing import Any
 
-from runner.errors import Problem
+from tidemark.errors import Problem
 
 CHUNK = 1 << 20  # bytes of text that are read at once; also bounds a batch
 LONGEST = 16 << 20  # bytes that a line, or an element of an array, may have

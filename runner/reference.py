@@ -11,8 +11,8 @@ from operator import itemgetter
 
 import psycopg
 
-from runner import config
-from runner.errors import Problem
+from tidemark import config
+from tidemark.errors import Problem
 
 TARGET = config.ROOT / "docs" / "reference.md"
 PREFACE = """# Reference
@@ -24,7 +24,7 @@ Tables and views come first, then functions and procedures, then types.
 
 def render(connection: psycopg.Connection) -> str:
     """The reference as Markdown; Problem where an object has no comment."""
-    rows = connection.execute(resources.files("runner").joinpath("reference.sql").read_text()).fetchall()
+    rows = connection.execute(resources.files("tidemark").joinpath("reference.sql").read_text()).fetchall()
     bare = [f"{name} {part or ''}".strip() for _, name, part, _, comment in rows if not comment]
     if bare:
         raise Problem("objects without a comment", detail=", ".join(bare), hint="COMMENT ON them")
@@ -45,7 +45,7 @@ def _cell(text: str) -> str:
 
 
 if __name__ == "__main__":
-    from runner.cli import database
+    from tidemark.cli import database
 
     with database() as opened:
         TARGET.write_text(render(opened))

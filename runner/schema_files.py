@@ -1,4 +1,8 @@
-"""The numbered SQL files: state, which runs once, and logic, which is re-applied when its text changes."""
+"""The numbered SQL files: state, which runs once, and logic, which is re-applied when its text changes.
+
+Their order is that of their numbers, whatever folder they lie in; folders only help a reader. A file is known by its
+name without the folder, so that moving one changes nothing.
+"""
 
 from __future__ import annotations
 
@@ -8,8 +12,8 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from runner import config
-from runner.errors import Problem
+from tidemark import config
+from tidemark.errors import Problem
 
 FIRST_LOGIC_NUMBER = 500
 _NAME = re.compile(r"(\d{3})_[a-z][a-z0-9_]*\.sql")
@@ -20,10 +24,14 @@ _LOGIC_OBJECT = re.compile(
 
 @dataclass(frozen=True)
 class SchemaFile:
-    """One file of `schema/`."""
+    """One file below `schema/`."""
 
-    name: str
+    path: Path
     text: str
+
+    @property
+    def name(self) -> str:
+        return self.path.name
 
     @property
     def number(self) -> int:
@@ -49,7 +57,8 @@ class SchemaFile:
 def schema_files(directory: Path | None = None) -> list[SchemaFile]:
     """All files in the order in which they run; raises Problem where a name or number is wrong."""
     directory = directory or config.SCHEMA
-    files = [SchemaFile(path.name, path.read_text()) for path in sorted(directory.glob("*.sql"))]
+    paths = sorted(directory.rglob("*.sql"), key=lambda path: path.name)
+    files = [SchemaFile(path, path.read_text()) for path in paths]
     for file in files:
         if not _NAME.fullmatch(file.name):
             raise Problem(f"schema/{file.name} is not named NNN_lower_case.sql")

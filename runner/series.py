@@ -8,8 +8,8 @@ from uuid import UUID
 
 import psycopg
 
-from runner.errors import Problem
-from runner.statements import blames_record, execute, reason
+from tidemark.errors import Problem
+from tidemark.statements import blames_record, execute, reason
 
 # A series as a record names it: the source (name or id), the symbol and the exchange; None for what it leaves out.
 Key = tuple[str | int | None, str | None, str | None]

@@ -29,9 +29,9 @@ from urllib.parse import quote
 import psycopg
 from psycopg import sql
 
-from runner.config import ROOT
-from runner.errors import Problem
-from runner.installation import Installation, find_installation, inspect, path_setting
+from tidemark.config import ROOT
+from tidemark.errors import Problem
+from tidemark.installation import Installation, find_installation, inspect, path_setting
 
 FIRST_PORT = 54320
 START_SECONDS = 60

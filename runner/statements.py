@@ -7,7 +7,7 @@ from typing import Any
 
 import psycopg
 
-from runner.sql_files import named_statements
+from tidemark.sql_files import named_statements
 
 # A record is to blame for errors of these classes: data, constraints, a view's check, the limits of a row, and what
 # triggers raise. Any other (a missing right, a full disk, a cancelled statement) ends the load.

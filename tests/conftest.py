@@ -18,10 +18,10 @@ import pytest
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from pytest_postgresql.janitor import DatabaseJanitor
 
-from runner import migrations
-from runner.database import normalise
-from runner.installation import find_installation
-from runner.server import throwaway
+from tidemark import migrations
+from tidemark.database import normalise
+from tidemark.installation import find_installation
+from tidemark.server import throwaway
 
 ABSENT = "TimescaleDB Community is not on this machine"
 _serial = itertools.count(1)

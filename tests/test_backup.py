@@ -19,11 +19,11 @@ from conftest import Database, _database
 from psycopg import sql
 from psycopg.conninfo import make_conninfo
 
-from runner import backup, migrations
-from runner.backup import Manifest
-from runner.errors import Problem
-from runner.installation import find_installation
-from runner.server import Server, throwaway
+from tidemark import backup, migrations
+from tidemark.backup import Manifest
+from tidemark.errors import Problem
+from tidemark.installation import find_installation
+from tidemark.server import Server, throwaway
 
 FILL = """
     INSERT INTO assets (asset_id, symbol, asset_type)

@@ -11,8 +11,8 @@ import exchange_calendars
 import psycopg
 import pytest
 
-from runner import calendars
-from runner.errors import Problem
+from tidemark import calendars
+from tidemark.errors import Problem
 
 pytestmark = [  # between two libraries that are not ours
     pytest.mark.filterwarnings("ignore::DeprecationWarning:exchange_calendars"),

@@ -9,11 +9,11 @@ import psycopg
 import pytest
 from click.testing import CliRunner, Result
 
-from runner import config, migrations
-from runner.cli import ELSEWHERE, main
-from runner.errors import Problem
-from runner.installation import find_installation
-from runner.server import throwaway
+from tidemark import config, migrations
+from tidemark.cli import ELSEWHERE, main
+from tidemark.errors import Problem
+from tidemark.installation import find_installation
+from tidemark.server import throwaway
 
 VERBS = sorted(main.commands)
 
@@ -165,11 +165,11 @@ def test_too_old_a_server(empty, run, monkeypatch, name, value):
 
 def test_error_of_the_server_is_one_line_with_its_sqlstate(empty, run, monkeypatch, tmp_path):
     for name, folder in {"SCHEMA": tmp_path / "schema", "MIGRATIONS": tmp_path / "migrations"}.items():
-        folder.mkdir()
+        (folder / "state").mkdir(parents=True)
         monkeypatch.setattr(config, name, folder)
-    (config.SCHEMA / "000_broken.sql").write_text("SELECT 1 / 0;\n")
+    (config.SCHEMA / "state/000_broken.sql").write_text("SELECT 1 / 0;\n")
     (config.MIGRATIONS / "000_broken.py").write_text(
-        "from yoyo import step\nfrom runner.migrations import state\nsteps = [step(state(__file__))]\n"
+        "from yoyo import step\nfrom tidemark.migrations import state\nsteps = [step(state(__file__))]\n"
     )
     result = run(empty.url, "migrate")
     assert result.exit_code == 1

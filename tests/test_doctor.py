@@ -18,11 +18,11 @@ import pytest
 from conftest import Database
 from psycopg.conninfo import make_conninfo
 
-from runner import doctor, migrations
-from runner.doctor import Finding, examine, exit_code
-from runner.installation import find_installation
-from runner.server import throwaway
-from runner.sql_files import named_statements
+from tidemark import doctor, migrations
+from tidemark.doctor import Finding, examine, exit_code
+from tidemark.installation import find_installation
+from tidemark.server import throwaway
+from tidemark.sql_files import named_statements
 
 
 def findings(connection: psycopg.Connection, check: str) -> list[Finding]:

@@ -13,7 +13,7 @@ import pytest
 from conftest import adder
 from psycopg.types.json import Jsonb
 
-from runner import calendars
+from tidemark import calendars
 
 pytestmark = [  # between two libraries that are not ours
     pytest.mark.filterwarnings("ignore::DeprecationWarning:exchange_calendars"),

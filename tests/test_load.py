@@ -23,11 +23,11 @@ from bokeh_sampledata import stocks as sampledata_stocks
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from runner import columns, loader, readers
-from runner.columns import INTERVALS, TARGETS, mapping
-from runner.config import ROOT
-from runner.errors import Problem
-from runner.loader import LoadFailed, load
+from tidemark import columns, loader, readers
+from tidemark.columns import INTERVALS, TARGETS, mapping
+from tidemark.config import ROOT
+from tidemark.errors import Problem
+from tidemark.loader import LoadFailed, load
 
 STOCKS = Path(sampledata_stocks.__file__).parent / "_data" / "stocks.csv.gz"
 BARS = [
@@ -561,8 +561,8 @@ def test_a_file_that_grows_while_it_is_read_is_not_done(conn, file):
 LOADER = """
     import os, sys, psycopg
     from pathlib import Path
-    from runner import readers
-    from runner.loader import load
+    from tidemark import readers
+    from tidemark.loader import load
     readers.CHUNK = 2048
     with psycopg.connect(os.environ["URL"], autocommit=True) as conn:
         load(conn, [Path(os.environ["FILE"])], table="timeseries_data", batch_rows=int(sys.argv[1]),
@@ -744,7 +744,7 @@ def test_memory_does_not_grow_with_the_file(db, tmp_path):
     code = r"""
         import os, re, sys, psycopg
         from pathlib import Path
-        from runner.loader import load
+        from tidemark.loader import load
         with psycopg.connect(os.environ["URL"], autocommit=True) as conn:
             for path in map(Path, sys.argv[1:]):
                 load(conn, [path], table="candles", symbol=path.name, interval="1m")

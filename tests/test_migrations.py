@@ -17,9 +17,9 @@ import psycopg
 import pytest
 from conftest import _database
 
-from runner import catalog, config, migrations
-from runner.errors import Problem
-from runner.schema_files import schema_files
+from tidemark import catalog, config, migrations
+from tidemark.errors import Problem
+from tidemark.schema_files import schema_files
 
 STATE = [file for file in schema_files() if not file.is_logic]
 
@@ -58,7 +58,9 @@ def test_second_migrate_does_nothing(empty):
 
 
 def test_psql_over_the_schema_equals_migrate(empty, db):
-    script = "".join(file.text for file in schema_files())
+    paths = [path for glob in ("state/*.sql", "logic/*/*.sql") for path in sorted(config.SCHEMA.glob(glob))]
+    assert [path.name for path in paths] == [file.name for file in schema_files()]
+    script = "".join(path.read_text() for path in paths)
     subprocess.run(["psql", "-X", "-q", "-v", "ON_ERROR_STOP=1", "-d", empty.url], input=script, text=True,
                    check=True, capture_output=True)
     assert snapshot(empty) == snapshot(db)
@@ -105,7 +107,7 @@ def test_each_rollback_can_be_migrated_again(empty, db, count):
 
 def test_edited_applied_file_is_refused_by_name(empty, checkout):
     migrate(empty)
-    with (checkout / "schema" / STATE[1].name).open("a") as file:
+    with (checkout / "schema/state" / STATE[1].name).open("a") as file:
         file.write("-- edited\n")
     with pytest.raises(Problem) as refused:
         migrate(empty)
@@ -114,7 +116,7 @@ def test_edited_applied_file_is_refused_by_name(empty, checkout):
 
 def test_missing_applied_file_is_refused_by_name(empty, checkout):
     migrate(empty)
-    (checkout / "schema" / STATE[-1].name).unlink()
+    (checkout / "schema/state" / STATE[-1].name).unlink()
     with pytest.raises(Problem) as refused:
         migrate(empty)
     assert STATE[-1].name in refused.value.message
@@ -122,14 +124,14 @@ def test_missing_applied_file_is_refused_by_name(empty, checkout):
 
 def test_file_numbered_before_an_applied_one_is_refused_by_name(empty, checkout):
     migrate(empty)
-    (checkout / "schema" / "011_late.sql").write_text("SELECT 1;\n")
+    (checkout / "schema/state/011_late.sql").write_text("SELECT 1;\n")
     with pytest.raises(Problem) as refused:
         migrate(empty)
     assert "011_late.sql" in refused.value.message
 
 
 def test_state_file_without_a_migration_is_refused_by_name(empty, checkout):
-    (checkout / "schema" / "499_orphan.sql").write_text("SELECT 1;\n")
+    (checkout / "schema/state/499_orphan.sql").write_text("SELECT 1;\n")
     with pytest.raises(Problem) as refused:
         migrate(empty)
     assert "499_orphan.sql" in refused.value.message
@@ -137,7 +139,7 @@ def test_state_file_without_a_migration_is_refused_by_name(empty, checkout):
 
 def test_changed_logic_is_applied_though_nothing_is_pending(empty, checkout):
     migrate(empty)
-    logic = checkout / "schema" / "500_helpers.sql"
+    logic = checkout / "schema/logic/500_base/500_helpers.sql"
     logic.write_text(logic.read_text() + "COMMENT ON SCHEMA _tidemark IS 'changed';\n")
     done = migrate(empty)
     assert [file.name for file in done.logic] == ["500_helpers.sql"]
@@ -193,7 +195,7 @@ def test_failing_file_leaves_nothing_half_done(empty, checkout):
 def test_ten_runners_at_once_apply_each_file_once(empty, db):
     code = """
         import os, psycopg
-        from runner import migrations
+        from tidemark import migrations
         with psycopg.connect(os.environ["URL"], autocommit=True) as connection:
             print(len(migrations.migrate(connection).pending))
     """
@@ -234,15 +236,16 @@ def complete(database) -> None:
 
 def test_runner_killed_at_each_statement_is_completed_by_the_next(server, checkout):
     """Every boundary, on three small files: the statements around a file are the same for a large one."""
-    for path in [*(checkout / "schema").iterdir(), *(checkout / "migrations").iterdir()]:
+    for path in [*(checkout / "schema").rglob("*.sql"), *(checkout / "migrations").iterdir()]:
         path.unlink()
     for number, previous in [(1, ""), (2, "'001_a'")]:
-        (checkout / "schema" / f"00{number}_a.sql").write_text(f"CREATE TABLE public.t{number} (a integer);\n")
+        (checkout / "schema/state" / f"00{number}_a.sql").write_text(f"CREATE TABLE public.t{number} (a integer);\n")
         (checkout / "migrations" / f"00{number}_a.py").write_text(
-            f"from yoyo import step\nfrom runner.migrations import state\n__depends__ = {{{previous}}}\n"
+            f"from yoyo import step\nfrom tidemark.migrations import state\n__depends__ = {{{previous}}}\n"
             f"steps = [step(state(__file__), 'DROP TABLE public.t{number}')]\n"
         )
-    (checkout / "schema" / "500_v.sql").write_text("CREATE OR REPLACE VIEW public.v AS SELECT * FROM public.t1;\n")
+    view = "CREATE OR REPLACE VIEW public.v AS SELECT * FROM public.t1;\n"
+    (checkout / "schema/logic/500_base/500_v.sql").write_text(view)
     instants = 0
     while True:
         with _database(server, None) as victim:

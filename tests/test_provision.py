@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from runner import provision
-from runner.errors import Problem
+from tidemark import provision
+from tidemark.errors import Problem
 
 BOOKWORM = {"ID": "debian", "VERSION_ID": "12", "VERSION_CODENAME": "bookworm", "PRETTY_NAME": "Debian 12"}
 TRIXIE = {"ID": "debian", "VERSION_ID": "13", "VERSION_CODENAME": "trixie"}

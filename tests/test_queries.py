@@ -12,8 +12,8 @@ import pytest
 from conftest import _database, adder
 from psycopg import errors
 
-from runner import config, query
-from runner.errors import Problem
+from tidemark import config, query
+from tidemark.errors import Problem
 
 QUERIES = query.names()
 ASSET = "00000000-0000-4000-8000-000000000001"

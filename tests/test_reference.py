@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from runner import reference
-from runner.errors import Problem
+from tidemark import reference
+from tidemark.errors import Problem
 
 
 def test_reference_is_up_to_date(tx):

@@ -17,9 +17,9 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from runner import installation as installations
-from runner import server
-from runner.errors import Problem
+from tidemark import installation as installations
+from tidemark import server
+from tidemark.errors import Problem
 
 
 @pytest.fixture
@@ -187,7 +187,7 @@ def test_a_port_that_is_taken_is_passed_over(home: Path) -> None:
 
 
 def test_several_up_at_once_make_one_server(home: Path) -> None:
-    code = "from runner import server; print((server.up().data / 'postmaster.pid').read_text().split()[0])"
+    code = "from tidemark import server; print((server.up().data / 'postmaster.pid').read_text().split()[0])"
     several = [
         subprocess.Popen([sys.executable, "-c", code], cwd=server.ROOT, stdout=subprocess.PIPE, text=True)
         for _ in range(4)

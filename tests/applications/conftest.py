@@ -10,7 +10,7 @@ from typing import Any
 import psycopg
 import pytest
 
-from runner.config import ROOT
+from tidemark.config import ROOT
 
 APPLICATIONS = ("buddy_ai", "cryptovolt", "trading_manager", "hyperliquid", "btc_dashboard")
 PAGE = ROOT / "docs" / "applications.md"

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import sqlparse
 
-from runner.config import ROOT
+from tidemark.config import ROOT
 
 DIRECTORY = ROOT.parent / "shared" / "seeds"
 FILES = {

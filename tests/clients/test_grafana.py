@@ -16,7 +16,7 @@ from psycopg import sql
 
 from clients.conftest import NOW
 from clients.grafana import expand
-from runner.config import ROOT
+from tidemark.config import ROOT
 
 DASHBOARDS = {path.stem: json.loads(path.read_text()) for path in sorted((ROOT / "grafana/dashboards").glob("*.json"))}
 PANELS = [(name, panel) for name, board in DASHBOARDS.items() for panel in board["panels"]]

@@ -14,7 +14,7 @@ from conftest import Database, _database
 from psycopg import sql
 
 from clients.conftest import fill, sqlalchemy_url
-from runner.config import ROOT
+from tidemark.config import ROOT
 
 PAGE = (ROOT / "docs/how-to.md").read_text()
 BLOCKS = re.findall(r"^## (.*?)$|^```(\w+)\n(.*?)^```", PAGE, re.M | re.S)

@@ -7,8 +7,8 @@ import shutil
 
 import pytest
 
-from runner import pictures
-from runner.errors import Problem
+from tidemark import pictures
+from tidemark.errors import Problem
 
 PAGE = 675  # points: 900 pixels
 

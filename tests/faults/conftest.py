@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from faults.harness import COUNTS, durable
-from runner.server import Server
+from tidemark.server import Server
 
 
 @pytest.fixture(scope="session")

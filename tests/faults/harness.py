@@ -25,9 +25,9 @@ import psycopg
 import pytest
 from psycopg import sql
 
-from runner import migrations
-from runner.installation import find_installation
-from runner.server import Server, throwaway
+from tidemark import migrations
+from tidemark.installation import find_installation
+from tidemark.server import Server, throwaway
 
 EFFORT = int(os.environ.get("TIDEMARK_FAULTS", "1"))
 DURABLE = {"fsync": "on", "synchronous_commit": "on", "full_page_writes": "on", "shared_buffers": "32MB",

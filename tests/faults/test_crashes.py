@@ -23,7 +23,7 @@ from faults.harness import (
     tell,
     write,
 )
-from runner.server import Server
+from tidemark.server import Server
 
 
 class Client:

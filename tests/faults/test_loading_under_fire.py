@@ -36,9 +36,9 @@ from faults.harness import (
     wait_for,
     write,
 )
-from runner.errors import Problem
-from runner.loader import Summary, load
-from runner.server import Server
+from tidemark.errors import Problem
+from tidemark.loader import Summary, load
+from tidemark.server import Server
 
 ROWS = 450
 INSTANTS = 10 * EFFORT

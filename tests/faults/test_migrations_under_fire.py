@@ -15,10 +15,10 @@ import pytest
 from psycopg import sql
 
 from faults.harness import EFFORT, chooser, clone, connect, die, fork, kill, outcome, struck, tell, wait_for
-from runner import catalog, config, migrations
-from runner.errors import Problem
-from runner.schema_files import schema_files
-from runner.server import Server
+from tidemark import catalog, config, migrations
+from tidemark.errors import Problem
+from tidemark.schema_files import schema_files
+from tidemark.server import Server
 
 FILES = schema_files()
 STATE = [file for file in FILES if not file.is_logic]
@@ -43,7 +43,7 @@ DATA = {  # what a database holds when a migration comes, as soon as there is a 
 def checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An empty schema/ and migrations/, to be filled file by file."""
     for name, directory in (("SCHEMA", "schema"), ("MIGRATIONS", "migrations")):
-        (tmp_path / directory).mkdir()
+        (tmp_path / directory / "state").mkdir(parents=True)
         monkeypatch.setattr(config, name, tmp_path / directory)
     return tmp_path
 
@@ -53,7 +53,7 @@ ORIGINAL_SCHEMA, ORIGINAL_MIGRATIONS = config.SCHEMA, config.MIGRATIONS
 
 def add(checkout: Path, *files) -> None:
     for file in files:
-        shutil.copy(ORIGINAL_SCHEMA / file.name, checkout / "schema")
+        shutil.copy(file.path, checkout / "schema/state")
         if not file.is_logic:
             shutil.copy(ORIGINAL_MIGRATIONS / f"{file.migration_id}.py", checkout / "migrations")
 
@@ -161,7 +161,7 @@ def test_29_renamed_file_is_refused_by_the_name_it_was_applied_under(victim, che
     clone(victim, "renamed", "template0")
     migrate(victim, "renamed")
     number, rest = STATE[1].name.split("_", 1)
-    (checkout / "schema" / STATE[1].name).rename(checkout / "schema" / f"{number}_other_{rest}")
+    (checkout / "schema/state" / STATE[1].name).rename(checkout / "schema/state" / f"{number}_other_{rest}")
     with pytest.raises(Problem) as refused:
         migrate(victim, "renamed")
     assert STATE[1].name in refused.value.message

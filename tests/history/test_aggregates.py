@@ -7,7 +7,7 @@ import datetime
 import psycopg
 import pytest
 
-from runner import lifecycle, migrations
+from tidemark import lifecycle, migrations
 
 UTC = datetime.UTC
 CANDLE = {"asset_id": "uuid", "bucket": "timestamp with time zone", "open": "double precision",

@@ -18,12 +18,12 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from runner import lifecycle
-from runner.errors import Problem
-from runner.loader import LoadFailed
+from tidemark import lifecycle
+from tidemark.errors import Problem
+from tidemark.loader import LoadFailed
 
 pyarrow = pytest.importorskip("pyarrow", reason="the archive needs the package pyarrow")
-from runner import parquet  # noqa: E402
+from tidemark import parquet  # noqa: E402
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "beyond-one-machine.md").read_text()
@@ -230,7 +230,7 @@ def test_rows_go_back_into_a_chunk_that_was_compressed_since(archived, tmp_path)
 
 
 def test_another_database_takes_the_rows_where_their_sources_are(archived, empty, tmp_path):
-    from runner import migrations
+    from tidemark import migrations
 
     with empty.connect() as other:
         migrations.migrate(other)
@@ -306,7 +306,7 @@ def test_file_that_cannot_go_back_is_refused_before_anything_is_written(archived
 def test_load_takes_archives_beside_other_files(db, archived, tmp_path):
     (tmp_path / "more.csv").write_text("time,value\n2024-01-01,1\n")
     done = subprocess.run(
-        [sys.executable, "-c", "from runner.cli import main; main()", "load", "archive", "more.csv"],
+        [sys.executable, "-c", "from tidemark.cli import main; main()", "load", "archive", "more.csv"],
         cwd=tmp_path, capture_output=True, text=True, env={**os.environ, "DATABASE_URL": db.url},
     )
     assert done.returncode == 0, done.stderr

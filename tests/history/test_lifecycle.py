@@ -10,8 +10,8 @@ import psycopg
 import pytest
 from psycopg import errors
 
-from runner import lifecycle
-from runner.errors import Problem
+from tidemark import lifecycle
+from tidemark.errors import Problem
 
 HYPERTABLES = ["candles", "features", "indicators", "quotes", "sentiment_data", "timeseries_data"]
 

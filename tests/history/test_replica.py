@@ -16,9 +16,9 @@ import psycopg
 import pytest
 from psycopg import sql
 
-from runner import lifecycle, migrations
-from runner.installation import find_installation
-from runner.server import Server, throwaway
+from tidemark import lifecycle, migrations
+from tidemark.installation import find_installation
+from tidemark.server import Server, throwaway
 
 SERVED = [
     "daily_ohlcv", "hourly_values", "candles_5m", "candles_15m", "candles_1h", "candles_4h", "candles_1d", "coverage",

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import psycopg
 
-from runner.installation import find_installation
-from runner.server import throwaway
+from tidemark.installation import find_installation
+from tidemark.server import throwaway
 
 from . import Mutation, collect
 

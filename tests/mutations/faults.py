@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from runner import installation, migrations, server
+from tidemark import installation, migrations, server
 
 from . import Mutation, recoded, reworded
 
@@ -30,7 +30,7 @@ def server_setting(**settings: str) -> Callable[[], None]:
 
 def statement(name: str, before: str, after: str) -> Callable[[], None]:
     """The loader says something else to the database."""
-    return reworded("runner.statements", "STATEMENTS", name, before, after)
+    return reworded("tidemark.statements", "STATEMENTS", name, before, after)
 
 
 def all_of(*patches: Callable[[], None]) -> Callable[[], None]:
@@ -55,69 +55,69 @@ MUTATIONS = [
              CRASHES, "test_22_killed_server_keeps_every_acknowledged_batch_with_all_that_follows_from_it"),
     Mutation(23, "the loader notes a batch before it stores it", "", LOADING, "test_23_killed_loader_is_completed",
              patch=recoded(
-                 "runner.loader:_File._transaction", "task=self.task, read=read,", "task=self.task, read=0,",
+                 "tidemark.loader:_File._transaction", "task=self.task, read=read,", "task=self.task, read=0,",
                  ("    with self.conn.transaction():",
                   '    execute(self.conn, "count", task=self.task, read=read, written=0, rejected=0)\n'
                   "    with self.conn.transaction():"))),
     Mutation(23, "the loader forgets which batch it had reached", "",
              LOADING, "test_23_killed_loader_is_completed",
-             patch=recoded("runner.loader:_File._run", "self.task, _, skip = found", "self.task, _, _ = found")),
+             patch=recoded("tidemark.loader:_File._run", "self.task, _, skip = found", "self.task, _, _ = found")),
     Mutation(23, "a file that somebody began to load counts as loaded", "",
              LOADING, "test_23_killed_loader_is_completed",
              patch=statement("find_task", "t.status = 'succeeded' AS done", "true AS done")),
     Mutation(23, "a lost connection is not explained", "", LOADING, "test_23_loader_that_loses_its_connection",
-             patch=recoded("runner.loader:_File.load", "raise self._stopped(problem) from problem", "raise")),
+             patch=recoded("tidemark.loader:_File.load", "raise self._stopped(problem) from problem", "raise")),
     Mutation(24, "loaders of one file do not take turns", "", LOADING, "test_24_of_eight_loaders",
              patch=all_of(statement("lock", "pg_advisory_lock(%(key)s)", "%(key)s"),
                           statement("unlock", "pg_advisory_unlock(%(key)s)", "%(key)s"))),
     Mutation(25, "the loader keeps it to itself that the disk is full", "", LOADING, "test_25_full_tablespace",
-             patch=recoded("runner.loader:_File.load", "raise self._stopped(problem) from problem",
+             patch=recoded("tidemark.loader:_File.load", "raise self._stopped(problem) from problem",
                            "self._stopped(problem); counts = (0, 0, 0)")),
     Mutation(25, "commits are acknowledged before they are on disk, which is full", "",
              LOADING, "test_25_full_wal_stops_the_server_and_loses_nothing", patch=LAZY),
     Mutation(26, "the loader connects anew for each batch", "", LOADING, "test_26_storm",
-             patch=recoded("runner.loader:_File._transaction", "    with self.conn.transaction():",
+             patch=recoded("tidemark.loader:_File._transaction", "    with self.conn.transaction():",
                            "    psycopg.connect(self.conn.info.dsn).close()\n    with self.conn.transaction():")),
     Mutation(27, "a file and its mark are two transactions", "", MIGRATIONS, "test_27_each_migration",
-             patch=recoded("runner.migrations:_apply_state", "    backend.mark_one(",
+             patch=recoded("tidemark.migrations:_apply_state", "    backend.mark_one(",
                            "    pass\n    with _transaction(backend):\n        backend.mark_one(")),
     Mutation(28, "runners do not take turns", "", MIGRATIONS, "test_28_ten_runners",
-             patch=recoded("runner.migrations:_runner_lock", "pg_try_advisory_lock(hashtextextended('tidemark.migrate',"
+             patch=recoded("tidemark.migrations:_runner_lock", "pg_try_advisory_lock(hashtextextended('tidemark.migrate',"
                            " 0))", "true")),
     Mutation(28, "a killed runner keeps the lock while its statement runs", "",
              MIGRATIONS, "test_28_runner_killed_in_the_middle",
-             patch=all_of(recoded("runner.migrations:_runner_lock", "'500ms'", "'0'"),
+             patch=all_of(recoded("tidemark.migrations:_runner_lock", "'500ms'", "'0'"),
                           constant(migrations, "WAIT_FOR_RUNNER_S", 6))),
     Mutation(29, "a renamed file is not noticed", "", MIGRATIONS, "test_29_renamed_file",
-             patch=recoded("runner.migrations:make_plan", "name not in on_disk and number < 500", "False")),
+             patch=recoded("tidemark.migrations:make_plan", "name not in on_disk and number < 500", "False")),
     Mutation(29, "an edited file is not noticed", "", "test_migrations.py", "edited",
-             patch=recoded("runner.migrations:make_plan", "on_disk[name].sha256 != digest", "False")),
+             patch=recoded("tidemark.migrations:make_plan", "on_disk[name].sha256 != digest", "False")),
     Mutation(29, "a file waits for a lock as long as it takes", "", MIGRATIONS, "test_29_every_file_runs",
-             patch=recoded("runner.migrations:_transaction", "{LOCK_TIMEOUT_S}s", "0")),
+             patch=recoded("tidemark.migrations:_transaction", "{LOCK_TIMEOUT_S}s", "0")),
     Mutation(29, "readers queue behind a migration that waits", "", MIGRATIONS, "test_29_migration_in_the_way",
-             patch=recoded("runner.migrations:_transaction", "{LOCK_TIMEOUT_S}s", "{LOCK_TIMEOUT_S * 10}s")),
+             patch=recoded("tidemark.migrations:_transaction", "{LOCK_TIMEOUT_S}s", "{LOCK_TIMEOUT_S * 10}s")),
     Mutation(30, "rows are counted and not compared", "", BACKUP, "comparison_sees_that and value",
-             patch=recoded("runner.backup:_fingerprint", "hashtextextended(ROW(t.*)::text, 0)", "1")),
+             patch=recoded("tidemark.backup:_fingerprint", "hashtextextended(ROW(t.*)::text, 0)", "1")),
     Mutation(30, "sequences are not compared", "", BACKUP, "comparison_sees_that and sequence",
-             patch=recoded("runner.backup:differences", "in manifest.sequences.items()", "in ()")),
+             patch=recoded("tidemark.backup:differences", "in manifest.sequences.items()", "in ()")),
     Mutation(30, "definitions are not compared", "", BACKUP, "comparison_sees_that and (trigger or policy)",
-             patch=recoded("runner.backup:differences", "objects.get(name) != definition", "name not in objects")),
+             patch=recoded("tidemark.backup:differences", "objects.get(name) != definition", "name not in objects")),
     Mutation(30, "the dump is of another instant than the manifest", "", BACKUP, "test_backup_is_of_one_instant",
-             patch=recoded("runner.backup:_logical", 'f"--snapshot={snapshot}", ', "")),
+             patch=recoded("tidemark.backup:_logical", 'f"--snapshot={snapshot}", ', "")),
     Mutation(30, "rows that are hidden from the role are left out", "",
              BACKUP, "test_role_bound_by_row_security_is_refused",
-             patch=recoded("runner.backup:_logical", "_refuse_reader(connection)", "pass")),
+             patch=recoded("tidemark.backup:_logical", "_refuse_reader(connection)", "pass")),
     Mutation(30, "jobs run while a restore is under way", "", BACKUP, "test_nobody_writes_while",
-             patch=recoded("runner.backup:restore", "SELECT public.timescaledb_pre_restore()", "SELECT 1")),
+             patch=recoded("tidemark.backup:restore", "SELECT public.timescaledb_pre_restore()", "SELECT 1")),
     Mutation(30, "a database restored stays in restore", "", BACKUP, "test_nobody_writes_while",
-             patch=recoded("runner.backup:restore", "SELECT public.timescaledb_post_restore()", "SELECT 1")),
+             patch=recoded("tidemark.backup:restore", "SELECT public.timescaledb_post_restore()", "SELECT 1")),
     Mutation(30, "roles do not come along", "", BACKUP, "test_verify_accepts",
-             patch=recoded("runner.backup:_create_roles", "for role in missing:\n            options",
+             patch=recoded("tidemark.backup:_create_roles", "for role in missing:\n            options",
                            "for role in missing[1:]:\n            options")),
     Mutation(30, "the manifest does not name the seal", "", BACKUP, "test_manifest_names_the_last_seal",
-             patch=recoded("runner.backup:_last_seal", "next(iter(_rows(connection, \"seal\")), None)", "None")),
+             patch=recoded("tidemark.backup:_last_seal", "next(iter(_rows(connection, \"seal\")), None)", "None")),
     Mutation(30, "a physical backup comes without its log", "", BACKUP, "test_physical_backup",
-             patch=recoded("runner.backup:_physical", "--wal-method=stream", "--wal-method=none")),
+             patch=recoded("tidemark.backup:_physical", "--wal-method=stream", "--wal-method=none")),
     Mutation(30, "the log is not archived", "", BACKUP, "test_recovery_to_a_marker",
              patch=server_setting(archive_mode="off")),
 ]

@@ -68,7 +68,7 @@ MUTATIONS = [
              + rewritten("_tidemark.drop_chunk", "NULL, NULL, v_through, '2 seconds'", "NULL, NULL, NULL, '0 seconds'"),
              LIFECYCLE, "everything_may_go", **PRECOMPUTED),
     Mutation("history 4", "an archive is not read back", "", LIFECYCLE, "does_not_hold_everything",
-             patch=recoded("runner.lifecycle:_prove", "if found != expected:", "if False:")),
+             patch=recoded("tidemark.lifecycle:_prove", "if found != expected:", "if False:")),
     # 5 upkeep
     Mutation("history 5", "jobs do not follow the policies", "DROP TRIGGER trg_follow_policies ON data_policies",
              LIFECYCLE, "jobs_follow", **COMPRESSED),

@@ -8,7 +8,7 @@ import sys
 import psycopg
 import pytest
 
-from runner import migrations
+from tidemark import migrations
 
 from . import Mutation, collect
 

@@ -14,7 +14,7 @@ from conftest import _database
 from psycopg import sql
 from record.support import Rows, insert
 
-from runner.installation import find_installation
+from tidemark.installation import find_installation
 
 SECONDS = float(os.environ.get("TIDEMARK_TEST_SECONDS", "4"))
 CLEAN_ROWS = int(os.environ.get("TIDEMARK_TEST_ROWS", "20000"))

@@ -11,7 +11,7 @@ import pytest
 from psycopg import sql
 from record.support import Rows, insert
 
-from runner import config
+from tidemark import config
 
 MATRIX = Path(__file__).with_name("privileges.txt")
 ROLES = ["tidemark_admin", "tidemark_app", "tidemark_reader", "tidemark_writer"]
@@ -71,7 +71,7 @@ def test_granting_again_takes_away_what_was_granted_on_the_side(tx):
                " TO tidemark_admin; GRANT EXECUTE ON FUNCTION seal_audit(interval, integer) TO PUBLIC;"
                " GRANT CREATE ON SCHEMA public TO PUBLIC")
     assert matrix(tx) != before
-    tx.execute((config.SCHEMA / "990_privileges.sql").read_text())
+    tx.execute((config.SCHEMA / "logic/900_security/990_privileges.sql").read_text())
     assert matrix(tx) == before
 
 
@@ -253,7 +253,7 @@ def test_pgspot_has_nothing_to_say():
                "p_row_key jsonb,p_new_key jsonb,p_old_values jsonb,p_new_values jsonb,p_changed_fields text[],"
                "p_changed_by text,p_db_role text,p_changed_at timestamptz,p_reason text,p_created_at timestamptz)"]
     pgspot = Path(os.sys.executable).with_name("pgspot")
-    files = sorted(config.SCHEMA.glob("[79][0-9][0-9]_*.sql"))
+    files = sorted(config.SCHEMA.glob("logic/[79]*/[79]*.sql"))
     done = subprocess.run(
         [pgspot, *(f"--ignore=PS0{n}" for n in ("01", "02", "15", "16", "17")),
          *(f"--proc-without-search-path={name}" for name in inlined), *map(str, files)],
