@@ -198,7 +198,8 @@ def new(name: str, *, logic: bool = False) -> list[Path]:
     files = schema_files()
     same = [file for file in files if file.is_logic == logic]
     number = same[-1].number + 1 if same else (500 if logic else 400)
-    folder = same[-1].path.parent if same else config.SCHEMA / ("logic" if logic else "state")
+    folder = same[-1].path.parent if same else config.SCHEMA / ("logic/500_base" if logic else "state")
+    folder.mkdir(parents=True, exist_ok=True)
     if number >= (1000 if logic else 500):
         raise Problem("there is no number left for another file")
     schema_file = folder / f"{number:03d}_{slug}.sql"

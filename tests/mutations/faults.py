@@ -82,8 +82,8 @@ MUTATIONS = [
              patch=recoded("tidemark.migrations:_apply_state", "    backend.mark_one(",
                            "    pass\n    with _transaction(backend):\n        backend.mark_one(")),
     Mutation(28, "runners do not take turns", "", MIGRATIONS, "test_28_ten_runners",
-             patch=recoded("tidemark.migrations:_runner_lock", "pg_try_advisory_lock(hashtextextended('tidemark.migrate',"
-                           " 0))", "true")),
+             patch=recoded("tidemark.migrations:_runner_lock", "pg_try_advisory_lock("
+                           "hashtextextended('tidemark.migrate', 0))", "true")),
     Mutation(28, "a killed runner keeps the lock while its statement runs", "",
              MIGRATIONS, "test_28_runner_killed_in_the_middle",
              patch=all_of(recoded("tidemark.migrations:_runner_lock", "'500ms'", "'0'"),
