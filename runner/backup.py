@@ -76,7 +76,8 @@ class Manifest:
     extensions: list[str] = field(default_factory=list)
     # name -> [rows, checksum]; null for a table that changed while a physical backup was being taken
     tables: dict[str, list | None] = field(default_factory=dict)
-    sequences: dict[str, list] = field(default_factory=dict)  # name -> [next value, column, highest value in it]
+    # name -> [next value, the column it feeds, whether that column holds the next value or a later one already]
+    sequences: dict[str, list] = field(default_factory=dict)
     roles: list[dict[str, Any]] = field(default_factory=list)
     database_settings: list[dict[str, Any]] = field(default_factory=list)
     database_privileges: list[dict[str, Any]] = field(default_factory=list)
@@ -101,7 +102,7 @@ def backup(url: str, directory: Path, *, physical: bool = False, say: Say = _qui
         raise Problem(f"{directory.parent} is not a directory", exit_code=2)
     with connect(url) as connection, _unfinished(directory) as target:
         _pin(connection)
-        manifest = _describe(connection, "physical" if physical else "logical")
+        manifest = _describe(connection, "physical" if physical else "logical", say)
         (_physical if physical else _logical)(url, connection, target, manifest, say)
         manifest.finished_at = _now()
         _write_json(target / MANIFEST, asdict(manifest))
@@ -119,6 +120,7 @@ def restore(url: str, directory: Path, *, say: Say = _quiet) -> Manifest:
         )
     _check_files(directory, manifest)
     with connect(url) as connection:
+        _refuse_role(connection)
         check_server(connection)
         _refuse_target(connection, manifest)
         _create_roles(connection, manifest, say)
@@ -201,15 +203,14 @@ def differences(connection: psycopg.Connection, directory: Path, manifest: Manif
         elif expected and actual != expected:
             found.append(f"table {name} has {actual[0]} rows instead of {expected[0]}" if actual[0] != expected[0]
                          else f"table {name} has other content")
-    sequences = _sequences(connection)
-    for name, (expected, _, _) in manifest.sequences.items():
-        upcoming, column, highest = sequences.get(name, [None, None, None])
-        if upcoming is None:
+    now = sequences(connection)
+    for name, (expected, column, was_overtaken) in manifest.sequences.items():
+        if name not in now:
             found.append(f"sequence {name} is missing")
-        elif upcoming < expected:
-            found.append(f"sequence {name} is at {upcoming} instead of {expected}")
-        elif highest is not None and upcoming <= highest:
-            found.append(f"sequence {name} is at {upcoming}, but {column} holds {highest} already")
+        elif now[name].is_before(expected):
+            found.append(f"sequence {name} is at {now[name].upcoming} instead of {expected}")
+        elif now[name].is_overtaken and not was_overtaken:
+            found.append(f"sequence {name} is at {now[name].upcoming}, but {column} holds {now[name].furthest} already")
     if manifest.kind == "logical":
         expected_objects = json.loads((directory / CATALOGUE).read_text())
         objects = _catalogue(connection)
@@ -238,7 +239,7 @@ def _logical(url: str, connection: psycopg.Connection, target: Path, manifest: M
     """pg_dump and our own counts look at the same snapshot."""
     _refuse_reader(connection)
     dump = _program("pg_dump", _server_major(url))
-    manifest.sequences = _sequences(connection)  # before the dump, as nextval() knows of no snapshot
+    before = sequences(connection)  # nextval() knows of no snapshot: the dump has this value or a later one
     with connection.transaction():
         connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
         snapshot = connection.execute("SELECT pg_export_snapshot()").fetchone()[0]
@@ -246,7 +247,7 @@ def _logical(url: str, connection: psycopg.Connection, target: Path, manifest: M
         _run(dump, "--format=custom", f"--snapshot={snapshot}", "--lock-wait-timeout=60s",
              "--dbname", _without_password(url), "--file", str(target / DUMP), url=url)
         say("counting")
-        manifest.seal = _last_seal(connection)
+        manifest.seal, manifest.sequences = _last_seal(connection), _listed(before, sequences(connection))
         _write_json(target / CATALOGUE, _catalogue(connection))
         manifest.tables = {name: _fingerprint(connection, table) for name, table in _tables(connection).items()}
     manifest.files = {name: _sha256(target / name) for name in (DUMP, CATALOGUE)}
@@ -266,7 +267,7 @@ def _physical(url: str, connection: psycopg.Connection, target: Path, manifest: 
         return {name: _fingerprint(connection, table) for name, table in _tables(connection).items()}
 
     say("counting")
-    manifest.sequences, manifest.seal, before = _sequences(connection), _last_seal(connection), facts()
+    numbers, manifest.seal, before = sequences(connection), _last_seal(connection), facts()
     say("copying")
     base = target / BASE
     _run(program, "--pgdata", str(base), "--wal-method=stream", "--checkpoint=fast", "--manifest-checksums=SHA256",
@@ -275,11 +276,12 @@ def _physical(url: str, connection: psycopg.Connection, target: Path, manifest: 
     say("checking")
     _run(program.with_name("pg_verifybackup"), "--quiet", str(base))
     after = facts()
+    manifest.sequences = _listed(numbers, sequences(connection))
     manifest.tables = {name: known if after.get(name) == known else None for name, known in before.items()}
     manifest.files = {f"{BASE}/backup_manifest": _sha256(base / "backup_manifest")}
 
 
-def _describe(connection: psycopg.Connection, kind: str) -> Manifest:
+def _describe(connection: psycopg.Connection, kind: str, say: Say) -> Manifest:
     """The manifest's heading: what runs, and which roles and settings the database relies on."""
     heading = _rows(connection, "heading")[0]
     if heading["timescaledb"] is None:
@@ -287,6 +289,8 @@ def _describe(connection: psycopg.Connection, kind: str) -> Manifest:
             f"{where(connection)} is not a database of Tidemark", detail="TimescaleDB is not installed in it",
             exit_code=2,
         )
+    if not heading.pop("is_superuser"):
+        say(f"{heading['role']} can make a backup but not restore it: that takes a superuser")
     return Manifest(
         kind, _now(), tidemark=metadata.version("tidemark"), **heading, roles=_rows(connection, "roles"),
         database_settings=_rows(connection, "database_settings"),
@@ -356,22 +360,53 @@ def _fingerprint(connection: psycopg.Connection, table: sql.Identifier) -> list:
     ).fetchone())
 
 
-def _sequences(connection: psycopg.Connection) -> dict[str, list]:
-    """[next value, the column it feeds, the highest value in that column] of each sequence."""
-    found = {}
+@dataclass(frozen=True)
+class Numbers:
+    """A sequence: what it gives next, a column it feeds, and the furthest value there (None: no rows or no column)."""
+
+    name: sql.Identifier
+    upcoming: int
+    step: int
+    column: str | None
+    furthest: int | None
+
+    def is_before(self, value: int) -> bool:
+        """Whether it has yet to come to that value; one that counts down comes from above."""
+        return self.upcoming < value if self.step > 0 else self.upcoming > value
+
+    @property
+    def is_overtaken(self) -> bool:
+        """Whether somebody wrote a value himself that it has yet to give: an insert will fail then."""
+        return self.furthest is not None and (self.upcoming == self.furthest or self.is_before(self.furthest))
+
+
+def sequences(connection: psycopg.Connection) -> dict[str, Numbers]:
+    """The database's sequences by name; of several columns that one feeds, the one that is ahead of it."""
+    found: dict[str, Numbers] = {}
     for row in _rows(connection, "sequences"):
-        column, highest = None, sql.SQL("NULL::bigint")
+        column, furthest = None, sql.SQL("NULL")
         if row["column_name"]:
             column = f"{row['table_schema']}.{row['table_name']}.{row['column_name']}"
-            highest = sql.SQL("(SELECT max({})::bigint FROM {})").format(
-                sql.Identifier(row["column_name"]), sql.Identifier(row["table_schema"], row["table_name"])
+            furthest = sql.SQL("(SELECT {}({}) FROM {})").format(
+                sql.SQL("max" if row["step"] > 0 else "min"), sql.Identifier(row["column_name"]),
+                sql.Identifier(row["table_schema"], row["table_name"]),
             )
+        name = sql.Identifier(row["schema"], row["name"])
+        # numeric: after its last number the next one is outside bigint
         upcoming, held = connection.execute(
-            sql.SQL("SELECT last_value + CASE WHEN is_called THEN {} ELSE 0 END, {} FROM {}")
-            .format(row["step"], highest, sql.Identifier(row["schema"], row["name"]))
+            sql.SQL("SELECT (last_value + CASE WHEN is_called THEN {}::numeric ELSE 0 END)::text, {}::text FROM {}")
+            .format(row["step"], furthest, name)
         ).fetchone()
-        found[row["label"]] = [upcoming, column, held]
+        one = Numbers(name, int(upcoming), row["step"], column, None if held is None else int(held))
+        if row["label"] not in found or one.is_overtaken:
+            found[row["label"]] = one
     return found
+
+
+def _listed(before: dict[str, Numbers], after: dict[str, Numbers]) -> dict[str, list]:
+    """For the manifest: where each stood at first, and whether a column was ahead of it even in the end."""
+    return {name: [one.upcoming, one.column, name in after and after[name].is_overtaken]
+            for name, one in before.items()}
 
 
 def _catalogue(connection: psycopg.Connection) -> dict[str, str]:
@@ -385,6 +420,16 @@ def _last_seal(connection: psycopg.Connection) -> dict[str, Any] | None:
 
 
 # Restoring ------------------------------------------------------------------------------------------------------
+
+
+def _refuse_role(connection: psycopg.Connection) -> None:
+    """Refuse a role that is no superuser, whatever else it may do."""
+    heading = _rows(connection, "heading")[0]
+    if not heading["is_superuser"]:
+        raise Problem(
+            f"role {heading['role']} cannot restore: TimescaleDB's own tables are a superuser's to fill",
+            hint="restore as a superuser; where there is none, use tidemark move", exit_code=2,
+        )
 
 
 def _refuse_target(connection: psycopg.Connection, manifest: Manifest) -> None:
@@ -513,9 +558,12 @@ def _broken_record(connection: psycopg.Connection, manifest: Manifest) -> list[s
 
 
 def _broken_use(connection: psycopg.Connection) -> list[str]:
-    """Whether the database takes rows; leaves none behind."""
+    """Whether the database takes rows; leaves none behind, but moves sequences on: for a scratch server."""
     if connection.execute("SELECT to_regclass('public.timeseries_data')").fetchone()[0] is None:
         return []
+    for one in sequences(connection).values():
+        if one.is_overtaken:  # as at the origin: no fault of the backup
+            connection.execute("SELECT setval(%s::regclass, %s)", (one.name.as_string(), one.furthest))
     try:
         with connection.transaction(force_rollback=True):
             connection.execute(resources.files("tidemark").joinpath("backup_probe.sql").read_text())
@@ -553,7 +601,7 @@ def _check_files(directory: Path, manifest: Manifest) -> None:
 def _raise_differences(found: Sequence[str], directory: Path) -> None:
     if found:
         raise Problem(f"the restored database is not what {directory} says", detail=_some(found),
-                      hint="do not use it")
+                      hint="do not use it: drop it. It stays in restore mode, in which it takes no rows")
 
 
 # Programs and files ---------------------------------------------------------------------------------------------

@@ -7,6 +7,7 @@ SELECT split_part(current_setting('server_version'), ' ', 1) AS postgresql,
        CASE current_setting('timescaledb.license', true) WHEN 'timescale' THEN 'community' ELSE 'apache' END AS edition,
        current_database()::text AS database,
        current_user::text AS role,
+       (SELECT r.rolsuper FROM pg_catalog.pg_roles AS r WHERE r.rolname = current_user) AS is_superuser,
        (SELECT array_agg(x.extname::text ORDER BY x.extname) FROM pg_catalog.pg_extension AS x) AS extensions;
 
 -- name: tables
@@ -26,7 +27,7 @@ SELECT format('%I.%I', g.view_schema, g.view_name), g.materialization_hypertable
  ORDER BY label;
 
 -- name: sequences
--- Sequences, and the columns whose values come from them.
+-- Sequences, and the columns of whole numbers whose values come from them, one row each.
 SELECT format('%I.%I', n.nspname, c.relname) AS label, n.nspname AS schema, c.relname AS name,
        s.seqincrement AS step, tn.nspname AS table_schema, t.relname AS table_name, a.attname AS column_name
   FROM pg_catalog.pg_class AS c
@@ -43,11 +44,13 @@ SELECT format('%I.%I', n.nspname, c.relname) AS label, n.nspname AS schema, c.re
              JOIN pg_catalog.pg_attrdef AS f ON f.oid = d.objid
             WHERE d.classid = 'pg_attrdef'::regclass AND d.refclassid = 'pg_class'::regclass
        ) AS u ON u.sequence_oid = c.oid
-  LEFT JOIN pg_catalog.pg_class AS t ON t.oid = u.table_oid
+  LEFT JOIN pg_catalog.pg_attribute AS a
+         ON a.attrelid = u.table_oid AND a.attnum = u.attnum
+        AND a.atttypid IN ('smallint'::regtype, 'integer'::regtype, 'bigint'::regtype)
+  LEFT JOIN pg_catalog.pg_class AS t ON t.oid = a.attrelid
   LEFT JOIN pg_catalog.pg_namespace AS tn ON tn.oid = t.relnamespace
-  LEFT JOIN pg_catalog.pg_attribute AS a ON a.attrelid = u.table_oid AND a.attnum = u.attnum
  WHERE n.nspname !~ '^(pg_|_timescaledb|timescaledb_|information_schema$|toolkit_)'
- ORDER BY label;
+ ORDER BY label, table_schema, table_name, column_name;
 
 -- name: roles
 -- The roles that the database mentions and those called tidemark_…, whoever belongs to them, and their groups.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import re
 from collections.abc import Iterable, Iterator
@@ -10,9 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import psycopg
+from psycopg import sql
 from psycopg.rows import dict_row
 
-from tidemark import migrations
+from tidemark import backup, migrations
+from tidemark.schema_files import schema_files
 from tidemark.sql_files import named_statements
 
 SEVERITIES = ("ok", "info", "warning", "critical")
@@ -76,7 +79,8 @@ def exit_code(findings: Iterable[Finding]) -> int:
 def _check(connection: psycopg.Connection, name: str) -> list[Finding]:
     try:
         with connection.transaction():
-            for setting, value in [*_SESSION.items(), *((f"doctor.{limit}", value) for limit, value in LIMITS.items())]:
+            told = {"shipped_indexes": ",".join(_shipped_indexes()), **LIMITS}
+            for setting, value in [*_SESSION.items(), *((f"doctor.{name}", value) for name, value in told.items())]:
                 connection.execute("SELECT set_config(%s, %s, true)", (setting, str(value)))
             if name == "migrations":
                 found = list(_migrations(connection))
@@ -87,6 +91,8 @@ def _check(connection: psycopg.Connection, name: str) -> list[Finding]:
             else:
                 found = [Finding(row["severity"], name, row["found"], row["advice"])
                          for row in _rows(connection, name)]
+                if name == "sequences":
+                    found += _overtaken(connection)
     except psycopg.errors.InsufficientPrivilege as error:
         return [Finding("info", name, f"not checked: {error.diag.message_primary}",
                         f"GRANT pg_monitor TO {connection.info.user}, or ask as the owner")]
@@ -98,6 +104,13 @@ def _check(connection: psycopg.Connection, name: str) -> list[Finding]:
         return [Finding("warning", name, f"not checked: {error.diag.message_primary} (SQLSTATE {error.sqlstate})",
                         "look at the findings of blocked and locks, and try again")]
     return found or [Finding("ok", name, "nothing found")]
+
+
+@functools.cache
+def _shipped_indexes() -> list[str]:
+    """Names of the indexes that `schema/` creates and `verify` therefore wants."""
+    return [name for file in schema_files()
+            for name in re.findall(r"^CREATE (?:UNIQUE )?INDEX (\w+)", file.text, re.M | re.I)]
 
 
 def _rows(connection: psycopg.Connection, name: str) -> list[dict[str, Any]]:
@@ -118,6 +131,17 @@ def _migrations(connection: psycopg.Connection) -> Iterator[Finding]:
     if behind := [file.name for file in [*plan.pending, *plan.logic]]:
         names = ", ".join(behind[:5]) + (f" and {len(behind) - 5} more" if len(behind) > 5 else "")
         yield Finding("warning", "migrations", f"not applied as they are in schema/: {names}", "tidemark migrate")
+
+
+def _overtaken(connection: psycopg.Connection) -> Iterator[Finding]:
+    """Rows that brought their own ids, ahead of the sequence that will give the same ones."""
+    for label, numbers in backup.sequences(connection).items():
+        if numbers.is_overtaken:
+            yield Finding(
+                "warning", "sequences", f"sequence {label} is at {numbers.upcoming}, but {numbers.column} holds "
+                f"{numbers.furthest} already: an insert will fail or repeat it",
+                sql.SQL("SELECT setval({}, {})").format(label, numbers.furthest).as_string(),
+            )
 
 
 def _disk(connection: psycopg.Connection) -> Iterator[Finding]:

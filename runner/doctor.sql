@@ -3,7 +3,7 @@
 -- Limits are settings doctor.…, from doctor.py.
 
 -- name: version
--- Below these versions TimescaleDB has known holes.
+-- Below these versions TimescaleDB has known holes. One of the update itself waits until there is something to update to.
 WITH installed AS (
     SELECT x.extversion,
            string_to_array(regexp_replace(x.extversion, '[^0-9.].*$', ''), '.')::integer[] AS number,
@@ -11,7 +11,8 @@ WITH installed AS (
       FROM pg_catalog.pg_extension AS x
      WHERE x.extname = 'timescaledb'
 )
-SELECT f.severity, format('TimescaleDB %s %s', i.extversion, f.hole) AS found,
+SELECT CASE WHEN f.is_community OR e.default_version <> i.extversion THEN f.severity ELSE 'info' END AS severity,
+       format('TimescaleDB %s %s', i.extversion, f.hole) AS found,
        format('update to %s or newer%s', f.floor, CASE
            WHEN current_setting('server_version_num')::integer < 160000 AND f.number >= '{2,29,0}'
            THEN ', which needs PostgreSQL 16'
@@ -22,6 +23,7 @@ SELECT f.severity, format('TimescaleDB %s %s', i.extversion, f.hole) AS found,
        ('{2,27,1}', '2.27.1', 'warning', true, 'shows everybody the errors of other roles'' jobs'),
        ('{2,29,1}', '2.29.1', 'info', true, 'trusts compressed data that may be malformed')
        ) AS f (number, floor, severity, is_community, hole)
+  JOIN pg_catalog.pg_available_extensions AS e ON e.name = 'timescaledb'
  WHERE i.number < f.number
    AND (i.is_community OR NOT f.is_community);
 
@@ -288,7 +290,8 @@ SELECT 'info' AS severity,
  LIMIT 5;
 
 -- name: unused_indexes
--- Indexes of a hypertable count over all chunks. Unique ones and those of foreign keys have other duties.
+-- Indexes of a hypertable count over all chunks. Unique ones and those of foreign keys have other duties; those that
+-- schema/ creates (doctor.shipped_indexes), or Tidemark and TimescaleDB for themselves, are not the reader's to drop.
 SELECT 'info' AS severity,
        format('index (%s) of %s was never used and takes %s', u.definition, u.table_name,
               pg_size_pretty(u.size)) AS found,
@@ -302,7 +305,16 @@ SELECT 'info' AS severity,
           JOIN pg_catalog.pg_index AS i ON i.indexrelid = s.indexrelid
           LEFT JOIN timescaledb_information.chunks AS c
                  ON c.chunk_schema = s.schemaname AND c.chunk_name = s.relname
+          LEFT JOIN pg_catalog.pg_class AS r
+                 ON r.relname = c.hypertable_name AND r.relnamespace = to_regnamespace(quote_ident(c.hypertable_schema))
          WHERE NOT i.indisunique
+           AND coalesce(c.hypertable_schema, s.schemaname) !~ '^_(tidemark|timescaledb)'
+           AND NOT EXISTS (SELECT FROM pg_catalog.pg_index AS w
+                             JOIN pg_catalog.pg_class AS n ON n.oid = w.indexrelid
+                            WHERE w.indrelid = coalesce(r.oid, s.relid)
+                              AND n.relname = ANY (string_to_array(current_setting('doctor.shipped_indexes'), ','))
+                              AND regexp_replace(pg_get_indexdef(w.indexrelid), '^.* USING ', '')
+                                  = regexp_replace(pg_get_indexdef(s.indexrelid), '^.* USING ', ''))
            AND NOT EXISTS (SELECT FROM pg_catalog.pg_constraint AS k
                             WHERE k.contype = 'f' AND k.conrelid = s.relid
                               AND (i.indkey::smallint[])[0:cardinality(k.conkey) - 1] @> k.conkey)

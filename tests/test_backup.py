@@ -449,6 +449,65 @@ def test_manifest_names_the_last_seal(db, tmp_path):
     assert backup.backup(db.url, tmp_path / "b").seal["root"] == expected
 
 
+OVERTAKEN = """
+    INSERT INTO sources (source_id, name, data_type) VALUES (1, 'first by hand', 'scalar'), (7, 'by hand', 'scalar');
+    CREATE TABLE always (n bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY);
+    INSERT INTO always OVERRIDING SYSTEM VALUE VALUES (40);
+    CREATE TABLE serials (n serial, other integer);
+    ALTER TABLE serials ALTER other SET DEFAULT nextval('serials_n_seq');
+    INSERT INTO serials (n, other) VALUES (1, 90);
+    CREATE SEQUENCE down INCREMENT -1;
+    CREATE TABLE debts (n integer DEFAULT nextval('down'));
+    INSERT INTO debts VALUES (-5);
+    CREATE SEQUENCE texts;
+    CREATE TABLE invoices (number text DEFAULT 'I-' || nextval('texts'));
+    INSERT INTO invoices SELECT FROM generate_series(1, 3);
+    CREATE TABLE spent_all (n bigint GENERATED ALWAYS AS IDENTITY);
+    SELECT setval('spent_all_n_seq', 9223372036854775807);
+"""
+
+
+def test_rows_that_bring_their_own_ids_are_restored_as_they_are(db, empty, tmp_path):
+    with db.connect() as connection:
+        connection.execute(OVERTAKEN)
+    manifest = backup.backup(db.url, tmp_path / "b")
+    assert {name for name, (_, _, was_overtaken) in manifest.sequences.items() if was_overtaken} == {
+        "public.sources_source_id_seq", "public.always_n_seq", "public.serials_n_seq", "public.down",
+    }
+    backup.verify(tmp_path / "b")
+    backup.restore(empty.url, tmp_path / "b")
+    assert rows(empty, "SELECT max(source_id), current_setting('timescaledb.restoring') FROM sources") == [(7, "off")]
+    with empty.connect() as connection:
+        connection.execute("ALTER SEQUENCE down RESTART -1; ALTER SEQUENCE texts RESTART 2")
+        found = backup.differences(connection, tmp_path / "b", manifest)
+    assert [name for name in ("public.down", "public.texts") if any(name in line for line in found)] == ["public.texts"]
+
+
+def test_sequence_that_counts_down_and_was_set_back_is_seen(db, empty, tmp_path):
+    with db.connect() as connection:
+        connection.execute("CREATE TABLE debts (n integer GENERATED ALWAYS AS IDENTITY (INCREMENT -1));"
+                           "INSERT INTO debts SELECT FROM generate_series(1, 5)")
+    manifest = backup.backup(db.url, tmp_path / "b")
+    backup.restore(empty.url, tmp_path / "b")
+    with empty.connect() as connection:
+        connection.execute("ALTER SEQUENCE debts_n_seq RESTART -2")
+        found = backup.differences(connection, tmp_path / "b", manifest)
+    assert any("public.debts_n_seq" in line for line in found), found
+
+
+def test_role_that_cannot_restore_is_told_so_in_time(saved, empty, copy, tmp_path):
+    said = []
+    with login(saved.database, "BYPASSRLS", "GRANT pg_read_all_data TO backup_test") as url:
+        backup.backup(url, tmp_path / "b", say=said.append)
+    assert [line for line in said if "superuser" in line], said
+    with login(empty, "BYPASSRLS CREATEDB", "GRANT CREATE ON SCHEMA public TO backup_test") as url:
+        with pytest.raises(Problem) as refused:
+            backup.restore(url, copy)
+        assert refused.value.exit_code == 2
+        assert "superuser" in refused.value.hint
+    assert rows(empty, "SELECT to_regclass('assets'), current_setting('timescaledb.restoring', true)")[0][0] is None
+
+
 # Physical backups -----------------------------------------------------------------------------------------------
 
 

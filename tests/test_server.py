@@ -17,8 +17,8 @@ from pathlib import Path
 import psycopg
 import pytest
 
+from tidemark import doctor, migrations, server
 from tidemark import installation as installations
-from tidemark import server
 from tidemark.errors import Problem
 
 
@@ -139,6 +139,13 @@ def test_down_stops_and_up_brings_the_data_back(home: Path) -> None:
     with pytest.raises(Problem, match="not running"):
         server.url()
     assert ask(server.up(), "SELECT answer FROM kept", "tidemark") == 42
+
+
+def test_a_fresh_server_is_well_in_the_eyes_of_the_doctor(home: Path) -> None:
+    with psycopg.connect(server.up("apache").url(), autocommit=True) as connection:
+        migrations.migrate(connection)
+        bad = [found for found in doctor.examine(connection) if found.severity not in ("ok", "info")]
+    assert [found for found in bad if found.check not in ("disk", "postgresql")] == []  # these are the machine's
 
 
 def test_nothing_runs_before_the_first_up(home: Path) -> None:
