@@ -32,7 +32,7 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from psycopg.rows import dict_row
 
 from tidemark import catalog
-from tidemark.database import connect, normalise, where
+from tidemark.database import SESSION, UNLIMITED, child_environment, connect, normalise, prepare, where
 from tidemark.errors import Problem
 from tidemark.installation import GLOBS, Installation, installations
 from tidemark.migrations import check_server
@@ -41,12 +41,8 @@ from tidemark.sql_files import named_statements
 
 FORMAT = 1
 MANIFEST, DUMP, CATALOGUE, BASE = "manifest.json", "database.dump", "catalogue.json", "base"
-# The text of a value must not depend on who asks; a hidden row must be an error.
-PINNED = {
-    "TimeZone": "UTC", "DateStyle": "ISO, MDY", "IntervalStyle": "postgres", "extra_float_digits": "1",
-    "bytea_output": "hex", "row_security": "off", "search_path": "pg_catalog",
-    "statement_timeout": "0", "idle_in_transaction_session_timeout": "0",  # our transaction waits for pg_dump
-}
+# A hidden row must be an error.
+PINNED = SESSION | UNLIMITED | {"row_security": "off", "search_path": "pg_catalog"}
 # Lists whose value the catalogue keeps quoted, item by item; any other value is one string.
 QUOTED_LISTS = ("search_path", "temp_tablespaces", "local_preload_libraries", "session_preload_libraries")
 ROLE_FLAGS = ("superuser", "inherit", "createrole", "createdb", "login", "replication", "bypassrls")
@@ -101,7 +97,7 @@ def backup(url: str, directory: Path, *, physical: bool = False, say: Say = _qui
     if not directory.parent.is_dir():
         raise Problem(f"{directory.parent} is not a directory", exit_code=2)
     with connect(url) as connection, _unfinished(directory) as target:
-        _pin(connection)
+        prepare(connection, PINNED)
         manifest = _describe(connection, "physical" if physical else "logical", say)
         (_physical if physical else _logical)(url, connection, target, manifest, say)
         manifest.finished_at = _now()
@@ -193,7 +189,7 @@ def read_manifest(directory: Path) -> Manifest:
 
 def differences(connection: psycopg.Connection, directory: Path, manifest: Manifest) -> list[str]:
     """What in the database is not as the backup says, one line each."""
-    _pin(connection)
+    prepare(connection, PINNED)
     found = []
     tables = _tables(connection)
     for name, expected in manifest.tables.items():
@@ -332,11 +328,6 @@ def _sync(path: Path) -> None:
 
 
 # What a database holds ------------------------------------------------------------------------------------------
-
-
-def _pin(connection: psycopg.Connection) -> None:
-    for name, value in PINNED.items():
-        connection.execute("SELECT set_config(%s, %s, false)", (name, value))
 
 
 def _rows(connection: psycopg.Connection, name: str) -> list[dict[str, Any]]:
@@ -639,7 +630,7 @@ def _without_password(url: str) -> str:
 
 def _run(program: Path, *arguments: str, url: str = "", hint: str = "") -> None:
     """Run one of PostgreSQL's programs; a Problem with what it said where it fails."""
-    environment = {**os.environ, "LC_ALL": "C.UTF-8"}
+    environment = {**child_environment(), "LC_ALL": "C.UTF-8"}
     if password := conninfo_to_dict(normalise(url)).get("password") if url else None:
         environment["PGPASSWORD"] = str(password)
     done = subprocess.run([program, *arguments], capture_output=True, text=True, env=environment,

@@ -7,8 +7,8 @@ from importlib import resources
 
 import psycopg
 from psycopg import sql
-from psycopg.conninfo import make_conninfo
 
+from tidemark.database import SESSION, connect, prepare
 from tidemark.errors import Problem
 from tidemark.schema_files import schema_files
 
@@ -17,7 +17,7 @@ def snapshot(connection: psycopg.Connection) -> dict[str, str]:
     """Every object of Tidemark's schemas and its definition, independent of how it came to be."""
     with connection.transaction():
         # Definitions are printed with or without a schema depending on the search_path: fix it.
-        connection.execute("SET LOCAL search_path = pg_catalog")
+        prepare(connection, SESSION | {"search_path": "pg_catalog"}, local=True)
         return dict(connection.execute(resources.files("tidemark").joinpath("catalog.sql").read_text()).fetchall())
 
 
@@ -41,9 +41,8 @@ def differences(connection: psycopg.Connection) -> list[str]:
             "verifying needs a scratch database and the role may not create one",
             hint=f"ALTER ROLE {connection.info.user} CREATEDB, or verify as another role", exit_code=2,
         ) from None
-    conninfo = make_conninfo(connection.info.dsn, dbname=scratch, password=connection.info.password or None)
     try:
-        with psycopg.connect(conninfo, autocommit=True) as reference:
+        with connect(connection.info.dsn, dbname=scratch, password=connection.info.password or None) as reference:
             build(reference)
             expected = snapshot(reference)
     finally:

@@ -20,7 +20,7 @@ from tidemark import backup as backups
 from tidemark import calendars, catalog, config, lifecycle, loader, migrations, parquet, provision, server
 from tidemark import doctor as examination
 from tidemark import query as questions
-from tidemark.database import connect, normalise, where
+from tidemark.database import child_environment, connect, normalise, where
 from tidemark.errors import Problem
 from tidemark.installation import NoInstallation, find_installation
 
@@ -60,9 +60,9 @@ def _url() -> str:
     return config.setting("DATABASE_URL") or server.url()
 
 
-def database() -> psycopg.Connection:
-    """A connection to the database the caller means."""
-    return connect(_url())
+def database(*, limited: bool = False) -> psycopg.Connection:
+    """A connection to the database the caller means; the server's time limits hold only where `limited`."""
+    return connect(_url(), limited=limited)
 
 
 def _say(line: str) -> None:
@@ -124,7 +124,8 @@ def url() -> None:
 def psql(arguments: tuple[str, ...]) -> None:
     """Open psql on the database; ARGUMENTS go to psql."""
     try:
-        os.execvp("psql", ["psql", normalise(_url()), *arguments])  # noqa: S606, S607
+        # Who sits before psql may have chosen otherwise.
+        os.execvpe("psql", ["psql", normalise(_url()), *arguments], {**child_environment(), **os.environ})  # noqa: S606, S607
     except FileNotFoundError:
         raise Problem("psql is not installed", hint="install the package postgresql-client") from None
 
@@ -449,7 +450,7 @@ def query(name: str | None, parameters: tuple[str, ...], as_csv: bool, as_json: 
         ])
         return
     values = questions.assignments(parameters)
-    with database() as connection:
+    with database(limited=True) as connection:
         if as_csv:
             for part in questions.as_csv(connection, name, values):
                 click.echo(part, nl=False)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from typing import Any
 
@@ -10,14 +11,53 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from tidemark.errors import Problem
 
+# What the runner's statements, and what it reads of their answers, rely on. A server, a database or a role may have
+# other defaults; names that a version of PostgreSQL does not know are left out.
+SESSION = {
+    # how values are written and read
+    "client_encoding": "UTF8",
+    "DateStyle": "ISO, MDY",
+    "IntervalStyle": "postgres",
+    "TimeZone": "UTC",
+    "extra_float_digits": "1",
+    "bytea_output": "hex",
+    "quote_all_identifiers": "off",
+    # what statements mean
+    "standard_conforming_strings": "on",
+    "backslash_quote": "safe_encoding",
+    "array_nulls": "on",
+    "transform_null_equals": "off",
+    "search_path": '"$user", public',
+    "row_security": "on",
+    "check_function_bodies": "on",
+    "default_tablespace": "",
+    "default_table_access_method": "heap",
+    "default_transaction_isolation": "read committed",
+    "default_transaction_deferrable": "off",
+    "client_min_messages": "notice",
+}
+# The runner sets limits of its own where it needs them; these would end work that is meant to take long.
+UNLIMITED = dict.fromkeys(
+    ("statement_timeout", "lock_timeout", "transaction_timeout", "idle_in_transaction_session_timeout",
+     "idle_session_timeout"), "0"
+)
+_SET = (
+    "SELECT pg_catalog.set_config(s.name, s.value, %(local)s)"
+    "  FROM unnest(%(names)s::text[], %(values)s::text[]) AS s (name, value)"
+    " WHERE pg_catalog.current_setting(s.name, true) IS NOT NULL"
+)
+
 
 def normalise(url: str) -> str:
     """The URL as libpq takes it: SQLAlchemy's `postgresql+driver://` loses its driver."""
     return re.sub(r"^(postgres(?:ql)?)\+\w+://", r"\1://", url)
 
 
-def connect(url: str, **parameters: Any) -> psycopg.Connection:
-    """An autocommit connection; raises Problem (exit code 2) where there is none to be had."""
+def connect(url: str, *, limited: bool = False, **parameters: Any) -> psycopg.Connection:
+    """An autocommit connection, set as SESSION says; raises Problem (exit code 2) where there is none to be had.
+
+    The server's time limits hold only where `limited`, for questions that may be too much for it.
+    """
     try:
         conninfo = make_conninfo(
             normalise(url), **{"application_name": "tidemark", "connect_timeout": 10, **parameters}
@@ -28,9 +68,25 @@ def connect(url: str, **parameters: Any) -> psycopg.Connection:
             exit_code=2,
         ) from None
     try:
-        return psycopg.connect(conninfo, autocommit=True)
+        connection = psycopg.connect(conninfo, autocommit=True)
     except psycopg.OperationalError as error:
         raise _why(conninfo, error) from None
+    prepare(connection, SESSION if limited else SESSION | UNLIMITED)
+    return connection
+
+
+def prepare(connection: psycopg.Connection, settings: dict[str, str], *, local: bool = False) -> None:
+    """Make the settings those of the session, or, with `local`, of the open transaction."""
+    values = {"names": list(settings), "values": list(settings.values()), "local": local}
+    connection.execute(_SET, values, prepare=False)
+
+
+def child_environment() -> dict[str, str]:
+    """For psql, pg_dump and their like: text is UTF-8, instants are ISO in UTC, whatever the server's settings.
+
+    What else the programs rely on, they set for themselves.
+    """
+    return {**os.environ, "PGCLIENTENCODING": "UTF8", "PGDATESTYLE": "ISO", "PGTZ": "UTC"}
 
 
 def where(connection: psycopg.Connection) -> str:

@@ -26,10 +26,10 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-import psycopg
 from psycopg import sql
 
 from tidemark.config import ROOT
+from tidemark.database import connect
 from tidemark.errors import Problem
 from tidemark.installation import Installation, find_installation, inspect, path_setting
 
@@ -155,7 +155,7 @@ class Server:
 
     def create_database(self, dbname: str = "tidemark") -> None:
         """Create the database where it is missing."""
-        with psycopg.connect(self.url("postgres"), autocommit=True) as connection:
+        with connect(self.url("postgres")) as connection:
             if not connection.execute("SELECT 1 FROM pg_database WHERE datname = %s", [dbname]).fetchone():
                 connection.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(dbname)))
 
