@@ -11,10 +11,11 @@ from __future__ import annotations
 import contextlib
 import io
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from importlib import resources
 from pathlib import Path
+from typing import Any
 
 import psycopg
 import yoyo
@@ -27,6 +28,7 @@ from tidemark import config
 from tidemark.database import where
 from tidemark.errors import Problem
 from tidemark.schema_files import SchemaFile, schema_files
+from tidemark.sql_text import transaction_control
 
 BOOKKEEPING = "_tidemark_migrations"
 MINIMUM_POSTGRESQL = 15
@@ -88,7 +90,21 @@ def make_plan(connection: psycopg.Connection, files: list[SchemaFile] | None = N
         )
         for file in plan.pending if file.number < last_applied
     ]
+    plan.refusals += [
+        refusal for file in [*plan.pending, *plan.logic]
+        if (refusal := _own_transaction(f"schema/{file.name}", file.text))
+    ]
     return plan
+
+
+def _own_transaction(name: str, text: str) -> Problem | None:
+    """What forbids a script that would end the transaction which applies and marks it."""
+    if statement := transaction_control(text):
+        return Problem(
+            f"{name} controls the transaction itself", detail=f"it holds {statement.upper()}",
+            hint="take that out: the runner applies each file in one transaction together with its mark",
+        )
+    return None
 
 
 def migrate(connection: psycopg.Connection, say: Say = lambda line: None) -> Plan:
@@ -291,7 +307,25 @@ def _migrations() -> MigrationList:
             migration.load()  # yoyo itself would skip one that does not load
     except (yoyo.exceptions.BadMigration, yoyo.exceptions.MigrationConflict) as error:
         raise Problem("a file in migrations/ cannot be used", detail=repr(error), hint="correct it") from error
+    for migration in migrations:
+        if not migration.use_transactions:
+            raise Problem(
+                f"migrations/{migration.id}.py is not transactional", detail="__transactional__ = False",
+                hint="take that out: the runner applies each file in one transaction together with its mark",
+            )
+        for script in _scripts(migration.steps):
+            if refusal := _own_transaction(f"migrations/{migration.id}.py", script):
+                raise refusal
     return migrations
+
+
+def _scripts(steps: Iterable[Any]) -> Iterator[str]:
+    """The SQL of yoyo's steps, both ways; a step may wrap another, or hold several."""
+    for step in steps:
+        if inner := getattr(step, "steps", None) or ([step.step] if hasattr(step, "step") else []):
+            yield from _scripts(inner)
+        else:
+            yield from (script for script in (step._apply, step._rollback) if isinstance(script, str))
 
 
 @contextlib.contextmanager
@@ -304,11 +338,27 @@ def _transaction(backend: _Backend) -> Iterator[None]:
 def _run_steps(backend: _Backend, migration: Migration, direction: str) -> None:
     """Let yoyo run a migration inside the open transaction, with public first on the search_path."""
     backend.connection.execute("SET LOCAL search_path = public")
-    with contextlib.redirect_stdout(io.StringIO()):  # yoyo prints what a SELECT returns
+    with (
+        _one_transaction(backend.connection, f"migrations/{migration.id}.py"),
+        contextlib.redirect_stdout(io.StringIO()),  # yoyo prints what a SELECT returns
+    ):
         migration.process_steps(backend, direction)
     backend.connection.execute(
         sql.SQL("SET LOCAL search_path = {}, public").format(sql.Identifier(BOOKKEEPING))
     )
+
+
+@contextlib.contextmanager
+def _one_transaction(connection: psycopg.Connection, name: str) -> Iterator[None]:
+    """Refuse to mark what ran where it left another transaction or another role behind."""
+    asked = "SELECT pg_current_xact_id(), current_user, session_user"
+    before = connection.execute(asked).fetchone()
+    yield
+    if connection.execute(asked).fetchone() != before:
+        raise Problem(
+            f"{name} left another transaction or another role in force", detail="it is not marked as applied",
+            hint="let it end neither the transaction nor the role's work; then see what is there: tidemark status",
+        )
 
 
 def _apply_state(backend: _Backend, file: SchemaFile, migration: Migration) -> None:
@@ -323,7 +373,8 @@ def _apply_logic(backend: _Backend, files: list[SchemaFile]) -> None:
     with _transaction(backend):
         backend.connection.execute("SET LOCAL search_path = public")
         for file in files:
-            backend.connection.execute(file.text)
+            with _one_transaction(backend.connection, f"schema/{file.name}"):
+                backend.connection.execute(file.text)
             _remember(backend.connection, file)
 
 

@@ -192,6 +192,81 @@ def test_failing_file_leaves_nothing_half_done(empty, checkout):
         assert [file.name for file in migrations.make_plan(connection).pending] == [schema_file.name]
 
 
+@pytest.mark.parametrize(("sql", "named"), [
+    ("BEGIN;\nCREATE TABLE public.half (a integer);\nCOMMIT;", "BEGIN"),
+    ("CREATE TABLE public.half (a integer);\nCOMMIT;\nSELECT 1 / 0;", "COMMIT"),
+    ("CREATE TABLE public.half (a integer);\nROLLBACK;", "ROLLBACK"),
+    ("CREATE TABLE public.half (a integer); /* a /* b */ ; */ end;", "END"),
+    ("CREATE TABLE public.half (a integer); COMMIT AND CHAIN;", "COMMIT AND"),
+    ("CREATE TABLE public.half (a integer); SELECT ';'';'; abort work", "ABORT WORK"),
+    ("START TRANSACTION; CREATE TABLE public.half (a integer);", "START TRANSACTION"),
+    ("CREATE TABLE public.half (a integer); PREPARE TRANSACTION 'x';", "PREPARE TRANSACTION"),
+    ("SELECT E'\\';'; COMMIT;", "COMMIT"),
+])
+@pytest.mark.parametrize("logic", [False, True], ids=["state", "logic"])
+def test_file_that_controls_the_transaction_is_refused_by_name_and_nothing_is_there(
+    empty, checkout, small, sql, named, logic
+):
+    migrate(empty)
+    schema_file = migrations.new("half", logic=logic)[0]
+    schema_file.write_text(sql)
+    for _ in range(2):
+        with pytest.raises(Problem) as refused:
+            migrate(empty)
+        assert schema_file.name in refused.value.message
+        assert refused.value.detail == f"it holds {named}"
+    with empty.connect() as connection:
+        plan = migrations.make_plan(connection)
+        assert schema_file.name in [file.name for file in [*plan.pending, *plan.logic]]
+        assert connection.execute("SELECT to_regclass('public.half')").fetchone() == (None,)
+
+
+@pytest.mark.parametrize("sql", [
+    "SAVEPOINT a; ROLLBACK TO a; ROLLBACK WORK TO SAVEPOINT a; RELEASE a;",
+    "-- COMMIT;\n/* BEGIN; /* COMMIT; */ ROLLBACK; */ SELECT 'COMMIT; ''COMMIT;', \"commit;\""
+    " FROM (SELECT 1) AS t (\"commit;\");",
+    "DO $do$ BEGIN PERFORM 1; END $do$; DO $$ BEGIN NULL; END; $$;",
+    "CREATE FUNCTION public.f() RETURNS integer LANGUAGE sql BEGIN ATOMIC SELECT CASE WHEN true THEN 1 END; END;",
+    "CREATE TABLE public.begin (a$commit integer); PREPARE commit AS SELECT 1; DEALLOCATE commit;",
+])
+def test_words_that_end_no_transaction_are_allowed(empty, checkout, small, sql):
+    migrate(empty)
+    schema_file, _ = migrations.new("whole")
+    schema_file.write_text(sql)
+    assert [file.name for file in migrate(empty).pending] == [schema_file.name]
+
+
+@pytest.mark.parametrize(("edit", "named"), [
+    (("-- how to undo it", "DROP TABLE public.half; COMMIT;"), "COMMIT"),
+    (("steps = ", "__transactional__ = False\nsteps = "), "__transactional__"),
+])
+def test_migration_that_controls_the_transaction_is_refused_by_name(empty, checkout, small, edit, named):
+    migrate(empty)
+    schema_file, migration_file = migrations.new("half")
+    schema_file.write_text("CREATE TABLE public.half (a integer);\n")
+    migration_file.write_text(migration_file.read_text().replace(*edit))
+    with pytest.raises(Problem) as refused:
+        migrate(empty)
+    assert migration_file.name in refused.value.message
+    assert named in refused.value.detail
+    with empty.connect() as connection:
+        assert connection.execute("SELECT to_regclass('public.half')").fetchone() == (None,)
+
+
+@pytest.mark.parametrize("step", [
+    "lambda c: c.execute('COMMIT; BEGIN')", "lambda c: c.execute('SET ROLE pg_monitor')",
+])
+def test_step_that_leaves_another_transaction_or_role_is_not_marked(empty, checkout, small, step):
+    migrate(empty)
+    schema_file, migration_file = migrations.new("half")
+    migration_file.write_text(migration_file.read_text().replace("step(state(__file__)", f"step({step}"))
+    with pytest.raises(Problem) as refused:
+        migrate(empty)
+    assert migration_file.name in refused.value.message
+    with empty.connect() as connection:
+        assert schema_file.name in [file.name for file in migrations.make_plan(connection).pending]
+
+
 def test_ten_runners_at_once_apply_each_file_once(empty, db):
     code = """
         import os, psycopg
@@ -234,8 +309,9 @@ def complete(database) -> None:
     assert time.monotonic() - started < 60, "the next runner was blocked"
 
 
-def test_runner_killed_at_each_statement_is_completed_by_the_next(server, checkout):
-    """Every boundary, on three small files: the statements around a file are the same for a large one."""
+@pytest.fixture
+def small(checkout):
+    """Two small files of state and one of logic; what is around a file is the same for a large one."""
     for path in [*(checkout / "schema").rglob("*.sql"), *(checkout / "migrations").iterdir()]:
         path.unlink()
     for number, previous in [(1, ""), (2, "'001_a'")]:
@@ -246,6 +322,10 @@ def test_runner_killed_at_each_statement_is_completed_by_the_next(server, checko
         )
     view = "CREATE OR REPLACE VIEW public.v AS SELECT * FROM public.t1;\n"
     (checkout / "schema/logic/500_base/500_v.sql").write_text(view)
+
+
+def test_runner_killed_at_each_statement_is_completed_by_the_next(server, small):
+    """Every boundary."""
     instants = 0
     while True:
         with _database(server, None) as victim:
