@@ -283,3 +283,115 @@ def test_candles_are_judged_by_the_profile_of_their_interval(tx, add):
         ("1h", 100),
         ("1h", 75),
     ]
+
+
+BRINGS_CODE = {
+    "function": "pg_temp.evil(1)",
+    "function of a column": "pg_temp.evil(close::integer)",
+    "operator": "1 OPERATOR(pg_temp.<<<) 1",
+    "domain": "close::integer::pg_temp.evil_domain > 0",
+    "domain of a constant": "1::pg_temp.evil_domain > 0",
+    "array of a domain": "'{1}'::pg_temp.evil_domain[] IS NOT NULL",
+    "array of a domain, of a column": "ARRAY[close::integer]::pg_temp.evil_domain[] IS NOT NULL",
+    "range over a domain": "'[1,2]'::pg_temp.evil_range IS NOT NULL",
+    "composite": "'(1)'::pg_temp.evil_row IS NOT NULL",
+    "composite of a column": "ROW(close::integer)::pg_temp.evil_row IS NOT NULL",
+    "composite of jsonb": "jsonb_populate_record(NULL::pg_temp.evil_row, metadata) IS NOT NULL",
+    "table's row type": "NULL::pg_temp.evil_table IS NULL",
+    "enum": "'a'::pg_temp.evil_enum = 'a'",
+    "collation": "metadata::text < 'a' COLLATE pg_temp.evil_collation",
+    "relation": "'pg_temp.evil_table'::regclass IS NOT NULL",
+    "extension's type": "'[1]'::public.candle_interval[] IS NOT NULL",
+    "whole row": "tidemark_rule_check IS NOT NULL",
+    "row in a function": "row_to_json(tidemark_rule_check) IS NOT NULL",
+}
+BRINGS_CODE_17 = {
+    "domain from json": "JSON_VALUE(metadata, '$.a' RETURNING pg_temp.evil_domain) IS NOT NULL",
+    "domain from a json query": "JSON_QUERY(metadata, '$.a' RETURNING pg_temp.evil_domain) IS NOT NULL",
+    "domain for a json constructor": "JSON_OBJECT('a': close RETURNING pg_temp.evil_text) IS NOT NULL",
+}
+
+
+def as_admin_with_code(tx) -> list[str]:
+    """Act as tidemark_admin with code of its own in pg_temp; the list fills with the roles that it ran as."""
+    ran_as: list[str] = []
+    tx.add_notice_handler(lambda notice: ran_as.append(notice.message_primary))
+    tx.execute("SELECT set_config('tidemark.reason', 'test', true); SET ROLE tidemark_admin")
+    tx.execute("""
+        CREATE FUNCTION pg_temp.evil(integer) RETURNS boolean LANGUAGE plpgsql IMMUTABLE AS
+            $$BEGIN RAISE WARNING USING MESSAGE = current_user; RETURN true; END$$;
+        CREATE FUNCTION pg_temp.evil2(integer, integer) RETURNS boolean LANGUAGE sql IMMUTABLE AS
+            'SELECT pg_temp.evil($1)';
+        CREATE FUNCTION pg_temp.evil3(text) RETURNS boolean LANGUAGE sql IMMUTABLE AS 'SELECT pg_temp.evil(1)';
+        CREATE OPERATOR pg_temp.<<< (FUNCTION = pg_temp.evil2, LEFTARG = integer, RIGHTARG = integer);
+        CREATE DOMAIN pg_temp.evil_domain AS integer CHECK (pg_temp.evil(VALUE));
+        CREATE DOMAIN pg_temp.evil_text AS text CHECK (pg_temp.evil3(VALUE));
+        CREATE TYPE pg_temp.evil_range AS RANGE (SUBTYPE = pg_temp.evil_domain);
+        CREATE TYPE pg_temp.evil_row AS (a pg_temp.evil_domain);
+        CREATE TEMPORARY TABLE evil_table (a pg_temp.evil_domain);
+        CREATE TYPE pg_temp.evil_enum AS ENUM ('a');
+        CREATE COLLATION pg_temp.evil_collation FROM "C";
+    """)
+    return ran_as
+
+
+def test_rule_that_brings_code_is_refused_and_runs_with_no_more_rights_than_its_writer_has(tx):
+    """A domain, a range or a composite runs its constraints as soon as a constant of it is read."""
+    ran_as = as_admin_with_code(tx)
+    accepted, cases = [], {**BRINGS_CODE, **(BRINGS_CODE_17 if tx.info.server_version >= 170000 else {})}
+    for name, expression in cases.items():
+        try:
+            with tx.transaction(force_rollback=True):
+                rule(tx, "expression", expression=expression)
+                accepted.append(name)
+        except psycopg.Error as refused:
+            assert refused.sqlstate in ("TM207", "TM208"), (name, refused)
+    assert accepted == []
+    assert set(ran_as) <= {"tidemark_admin"}
+
+
+@pytest.mark.parametrize(
+    "expression",
+    [
+        "interval IN ('1m', '1h') OR close > 0",  # the type of a column of the table's own
+        "interval >= '1h'::public.candle_interval",
+        "close::numeric(10, 2) = round(close::numeric, 2)",
+        "ln(nullif(volume, 0)) < 50 AND ARRAY[open, close] <@ ARRAY[low, high, open, close]",
+    ],
+)
+def test_what_is_built_in_may_be_used_by_an_administrator(tx, expression):
+    tx.execute("SET ROLE tidemark_admin")
+    configure(
+        tx, "validation_rules", applies_to="candles", rule_type="expression", parameters={"expression": expression}
+    )
+
+
+@pytest.mark.parametrize("token", ["@label@", "@broken@", "@try_rules@"])
+def test_rule_holds_no_token_of_the_templates_it_is_put_into(tx, token):
+    for parameters, code in [
+        ({"rule_type": "expression", "parameters": {"expression": f"metadata::text <> '{token}'"}}, "TM208"),
+        ({"rule_type": "session_open", "parameters": {"market": token}}, "TM206"),
+        ({"rule_type": "not_future", "parameters": {}, "name": token}, "TM206"),
+    ]:
+        with pytest.raises(psycopg.Error) as refused, tx.transaction():
+            configure(tx, "validation_rules", applies_to="timeseries_data", **parameters)
+        assert refused.value.sqlstate == code
+
+
+def test_rule_that_no_longer_compiles_stops_no_insert(tx):
+    tx.execute("""
+        CREATE TABLE mine (id integer, ts timestamptz, value float8, note text, extra float8, PRIMARY KEY (id, ts));
+        SELECT create_hypertable('mine', 'ts'); SELECT attach_quality('mine')
+    """)
+    for rule_type, parameters in [
+        ("expression", {"expression": "note ~ '^x'"}),
+        ("range", {"column": "value", "max": 10}),
+    ]:
+        configure(tx, "validation_rules", applies_to="mine", rule_type=rule_type, parameters=parameters)
+    tx.execute("INSERT INTO mine VALUES (1, now(), 1, 'y', 1)")
+    tx.execute("ALTER TABLE mine ALTER COLUMN note TYPE integer USING 1")
+    tx.execute("INSERT INTO mine VALUES (2, now(), 11, 5, 1)")
+    tx.execute("UPDATE mine SET value = 12 WHERE id = 2")
+    assert tx.execute("SELECT id, quality_score FROM mine ORDER BY id").fetchall() == [(1, 90), (2, 90)]
+    tx.execute("SELECT rescore('mine')")
+    assert tx.execute("SELECT id, quality_score FROM mine ORDER BY id").fetchall() == [(1, 100), (2, 90)]

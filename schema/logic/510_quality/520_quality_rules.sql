@@ -210,9 +210,31 @@ $func$;
 COMMENT ON FUNCTION _tidemark.rule_condition(public.validation_rules, regclass, text) IS
 'Condition of a rule as SQL: true where it holds, NULL where it cannot be evaluated; raises TM206.';
 
+-- The conditions of plpgsql under which a rule counts as not evaluated: it fails on the row, or no longer compiles
+-- because what it names is gone or of another type.
+CREATE OR REPLACE FUNCTION _tidemark.rule_failures()
+    RETURNS text
+    LANGUAGE sql
+    IMMUTABLE
+    PARALLEL SAFE
+    SET search_path = pg_catalog, pg_temp
+AS $func$
+    SELECT 'data_exception OR program_limit_exceeded OR syntax_error_or_access_rule_violation'
+        ' OR invalid_schema_name OR feature_not_supported';
+$func$;
+COMMENT ON FUNCTION _tidemark.rule_failures() IS
+'Conditions of plpgsql under which a rule counts as not evaluated on a row.';
+
 -- Refuses an expression that does not compile (TM207) or may not be used (TM208): only columns of the row and built-in
--- immutable functions, no subquery, aggregate or window. The server decides: what it accepts as a generated column has
--- exactly these properties.
+-- immutable functions, no subquery, aggregate or window.
+--
+-- An expression brings code of its writer's with it in many ways: functions and operators, casts, the constraints of a
+-- domain, also of one inside an array, a range or a composite, and these as soon as a constant of it is read. So
+-- nothing is evaluated before all that it uses is known to be the server's own, made by initdb. And this function runs
+-- with the rights of whoever writes the rule, who gains nothing if code of his runs here. Enums bring no code; they are
+-- taken where a column of the table is of their type.
+--
+-- What is left the server decides: what it accepts as a generated column has exactly the properties wanted.
 CREATE OR REPLACE FUNCTION _tidemark.check_expression(
     p_rule public.validation_rules,
     p_relation regclass
@@ -223,40 +245,78 @@ CREATE OR REPLACE FUNCTION _tidemark.check_expression(
     SET search_path = pg_catalog, pg_temp
 AS $func$
 DECLARE
+    c_first_made CONSTANT oid := 16384; -- objects below were made by initdb
     v_expression CONSTANT text := p_rule.parameters ->> 'expression';
     v_detail text;
 BEGIN
-    -- What could end the expression early, or hide the rest of it.
-    IF v_expression ~ ';|--|/\*' THEN
-        PERFORM _tidemark.refuse_rule(p_rule.name, 'TM208', 'an expression may not contain a semicolon or a comment');
+    -- What could end the expression early, or hide the rest of it; and the tokens of templates.
+    IF v_expression ~ ';|--|/\*|@\w+@' THEN
+        PERFORM _tidemark.refuse_rule(p_rule.name, 'TM208',
+                                      'an expression may not contain a semicolon, a comment or a word between two @');
     END IF;
     BEGIN
-        EXECUTE format('SELECT ((%s))::boolean IS FALSE FROM %s AS d LIMIT 0', v_expression, p_relation);
-        EXECUTE format('CREATE TEMPORARY TABLE tidemark_rule_check (LIKE %s) ON COMMIT DROP', p_relation);
-        EXECUTE format(
-            'ALTER TABLE pg_temp.tidemark_rule_check'
-            ' ADD COLUMN tidemark_rule_holds boolean GENERATED ALWAYS AS ((%s)) STORED',
-            v_expression
-        );
-        SELECT string_agg(pg_catalog.pg_describe_object(k.refclassid, k.refobjid, 0), ', ') INTO v_detail
-          FROM pg_catalog.pg_attrdef AS d
-          JOIN pg_catalog.pg_depend AS k ON k.classid = 'pg_attrdef'::regclass AND k.objid = d.oid
-         WHERE d.adrelid = 'pg_temp.tidemark_rule_check'::regclass
-           AND k.refclassid IN ('pg_proc'::regclass, 'pg_operator'::regclass);
+        -- A view is parsed when it is made, and not planned.
+        EXECUTE format('CREATE TEMPORARY TABLE tidemark_rule_check (%s) ON COMMIT DROP', (
+            SELECT string_agg(format('%I %s', a.attname, format_type(a.atttypid, a.atttypmod)), ', ' ORDER BY a.attnum)
+              FROM pg_catalog.pg_attribute AS a
+             WHERE a.attrelid = p_relation AND a.attnum > 0 AND NOT a.attisdropped
+        ));
+        EXECUTE format('CREATE TEMPORARY VIEW tidemark_rule_parsed AS'
+                       ' SELECT ((%s))::boolean AS holds FROM pg_temp.tidemark_rule_check', v_expression);
+        WITH enum AS (
+            SELECT unnest(ARRAY[t.oid, t.typarray]) AS oid
+              FROM pg_catalog.pg_attribute AS a
+              JOIN pg_catalog.pg_type AS t ON t.oid = a.atttypid AND t.typtype = 'e'
+             WHERE a.attrelid = p_relation AND a.attnum > 0
+        ), used AS (
+            -- What the server notes that the view depends on: relations, operator families, configurations and more.
+            SELECT k.refclassid AS class, k.refobjid AS oid
+              FROM pg_catalog.pg_rewrite AS w
+              JOIN pg_catalog.pg_depend AS k ON k.classid = 'pg_rewrite'::regclass AND k.objid = w.oid
+             WHERE w.ev_class = 'pg_temp.tidemark_rule_parsed'::regclass
+               AND k.refclassid <> 'pg_namespace'::regclass
+            UNION
+            -- It does not note every type that a value has in between; the parsed text does.
+            SELECT CASE WHEN m.key ~ 'coll(id)?$' THEN 'pg_collation'::regclass WHEN m.key ~ 'opno$'
+                        THEN 'pg_operator'::regclass WHEN m.key ~ 'funcid$' THEN 'pg_proc'::regclass
+                        ELSE 'pg_type'::regclass END,
+                   m.number::oid
+              FROM pg_catalog.pg_rewrite AS w
+             CROSS JOIN LATERAL regexp_matches(
+                       w.ev_action::text, ':(\w*(?:type|typid|typeid|funcid|opno|coll|collid)) (\d+)', 'g') AS r (parts)
+             CROSS JOIN LATERAL (SELECT r.parts[1] AS key, r.parts[2] AS number) AS m
+             WHERE w.ev_class = 'pg_temp.tidemark_rule_parsed'::regclass
+        )
+        SELECT string_agg(DISTINCT pg_catalog.pg_describe_object(u.class, u.oid, 0), ', ') INTO v_detail
+          FROM used AS u
+         WHERE u.oid >= c_first_made
+           AND (u.class, u.oid) NOT IN (
+               ('pg_class'::regclass, 'pg_temp.tidemark_rule_check'::regclass),
+               ('pg_class'::regclass, 'pg_temp.tidemark_rule_parsed'::regclass)
+           )
+           AND NOT (u.class = 'pg_type'::regclass AND u.oid IN (SELECT e.oid FROM enum AS e));
+        DROP VIEW pg_temp.tidemark_rule_parsed;
+        IF v_detail IS NULL THEN
+            EXECUTE format(
+                'ALTER TABLE pg_temp.tidemark_rule_check'
+                ' ADD COLUMN tidemark_rule_holds boolean GENERATED ALWAYS AS ((%s)) STORED',
+                v_expression
+            );
+        END IF;
         DROP TABLE pg_temp.tidemark_rule_check;
     EXCEPTION
         WHEN invalid_object_definition OR feature_not_supported OR grouping_error OR windowing_error THEN
             PERFORM _tidemark.refuse_rule(p_rule.name, 'TM208', SQLERRM);
-        WHEN syntax_error_or_access_rule_violation OR data_exception THEN
+        WHEN syntax_error_or_access_rule_violation OR data_exception OR invalid_schema_name THEN
             PERFORM _tidemark.refuse_rule(p_rule.name, 'TM207', SQLERRM);
     END;
     IF v_detail IS NOT NULL THEN
-        PERFORM _tidemark.refuse_rule(p_rule.name, 'TM208', format('only built-in functions, not %s', v_detail));
+        PERFORM _tidemark.refuse_rule(p_rule.name, 'TM208', format('only what is built in, not %s', v_detail));
     END IF;
 END
 $func$;
 COMMENT ON FUNCTION _tidemark.check_expression(public.validation_rules, regclass) IS
-'Refuses an expression that does not compile (TM207), or is not immutable or reads more than its row (TM208).';
+'Refuses an expression that does not compile (TM207), or uses more than its row and what is built in (TM208).';
 
 -- Rows of a series that start before this instant are late when they arrive at p_now: the open-market time from the end
 -- of their bar until then exceeds p_lag. p_step is the length of a bar, zero for instants. -infinity, that is nothing

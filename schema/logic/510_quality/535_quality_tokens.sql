@@ -94,15 +94,16 @@ AS $func$
                -- One block for each rule, so that a rule that fails is not evaluated and the others are.
                'try', CASE WHEN count(*) FILTER (WHERE r.rule_type = 'expression') > 0 THEN 'LOOP BEGIN' ELSE '' END,
                'end_try', CASE WHEN count(*) FILTER (WHERE r.rule_type = 'expression') > 0 THEN
-                   'EXIT; EXCEPTION WHEN data_exception OR program_limit_exceeded THEN IF v_is_safe THEN RAISE; END IF;'
-                   ' v_is_safe := true; END; END LOOP;' ELSE '' END,
+                   format('EXIT; EXCEPTION WHEN %s THEN IF v_is_safe THEN RAISE; END IF;'
+                          ' v_is_safe := true; END; END LOOP;', _tidemark.rule_failures()) ELSE '' END,
                'try_rules', coalesce(string_agg(format(
                    'BEGIN SELECT v_broken || t.broken INTO v_broken'
                    ' FROM (SELECT p_market AS market, p_step AS step) AS p'
                    ' CROSS JOIN LATERAL (SELECT CASE WHEN %2$s THEN ARRAY[%1$s] ELSE ARRAY[]::integer[] END AS broken'
                    ' FROM jsonb_populate_record(NULL::@table@, p_row) AS d) AS t;'
-                   ' EXCEPTION WHEN data_exception OR program_limit_exceeded THEN NULL; END;', r.rule_id, r.violation
+                   ' EXCEPTION WHEN %3$s THEN NULL; END;', r.rule_id, r.violation, _tidemark.rule_failures()
                ), ' ' ORDER BY r.rule_id) FILTER (WHERE r.violation IS NOT NULL), ''),
+               'rule_failures', _tidemark.rule_failures(),
                'arrival_rules', coalesce(string_agg(r.rule_id::text, ', ')
                    FILTER (WHERE r.rule_type = 'not_future'), ''),
                'future_rules', coalesce(string_agg(format('(%s, %L::interval, %L::integer, %L)', r.rule_id, r.tolerance,

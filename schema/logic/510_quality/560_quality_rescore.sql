@@ -47,7 +47,7 @@ BEGIN
             v_changed := v_changed + _tidemark.judge_@stem@(
                 @key_slices@, v_from[i:i + 49], v_to[i:i + 49], NULL, 'infinity', false
             );
-        EXCEPTION WHEN data_exception OR program_limit_exceeded THEN
+        EXCEPTION WHEN @rule_failures@ THEN
             v_changed := v_changed + _tidemark.judge_safely_@stem@(
                 @key_slices@, v_from[i:i + 49], v_to[i:i + 49], NULL, 'infinity', false
             );

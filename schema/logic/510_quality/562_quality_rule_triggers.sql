@@ -24,8 +24,9 @@ BEGIN
     PERFORM _tidemark.rule_condition(NEW, v_relation, coalesce(
         (SELECT t.time_column FROM _tidemark.quality_targets AS t WHERE t.hypertable = v_relation), 'ts'
     ));
-    IF NEW.rule_type = 'expression' THEN
-        PERFORM _tidemark.check_expression(NEW, v_relation);
+    -- What is put into the engine's templates holds no token of theirs.
+    IF concat(NEW.name, NEW.applies_to, NEW.parameters - 'expression') ~ '@\w+@' THEN
+        PERFORM _tidemark.refuse_rule(NEW.name, 'TM206', 'a word between two @ stands in its name or parameters');
     END IF;
     IF TG_OP = 'UPDATE' AND (NEW.applies_to, NEW.source_id, NEW.rule_type, NEW.parameters)
                             IS DISTINCT FROM (OLD.applies_to, OLD.source_id, OLD.rule_type, OLD.parameters) THEN
@@ -41,6 +42,26 @@ COMMENT ON FUNCTION _tidemark.check_rule() IS
 CREATE OR REPLACE TRIGGER trg_check_rule BEFORE INSERT OR UPDATE ON public.validation_rules
 FOR EACH ROW EXECUTE FUNCTION _tidemark.check_rule();
 COMMENT ON TRIGGER trg_check_rule ON public.validation_rules IS 'Refuses a rule that cannot be used; keeps version.';
+
+-- With the rights of whoever writes the rule: reading an expression may run code that it brings with it.
+CREATE OR REPLACE FUNCTION _tidemark.check_rule_expression()
+    RETURNS trigger
+    LANGUAGE plpgsql
+    VOLATILE
+    SET search_path = pg_catalog, pg_temp
+AS $func$
+BEGIN
+    PERFORM _tidemark.check_expression(NEW, _tidemark.labelled_relation(NEW.applies_to));
+    RETURN NEW;
+END
+$func$;
+COMMENT ON FUNCTION _tidemark.check_rule_expression() IS
+'Row trigger on validation_rules: refuses an expression that cannot be used.';
+
+CREATE OR REPLACE TRIGGER trg_check_rule_expression BEFORE INSERT OR UPDATE ON public.validation_rules
+FOR EACH ROW WHEN (new.rule_type = 'expression') EXECUTE FUNCTION _tidemark.check_rule_expression();
+COMMENT ON TRIGGER trg_check_rule_expression ON public.validation_rules IS
+'Refuses an expression that cannot be used, with the rights of its writer.';
 
 CREATE OR REPLACE FUNCTION _tidemark.put_rules_in_force()
     RETURNS trigger
