@@ -13,8 +13,8 @@ SELECT public.delete_job(j.job_id)
   FROM timescaledb_information.jobs AS j
  WHERE j.proc_schema = '_tidemark'
     OR (j.proc_name = 'policy_compression'
-        AND j.hypertable_schema = 'public'
-        AND j.hypertable_name IN (SELECT p.hypertable FROM public.data_policies AS p));
+        AND to_regclass(format('%I.%I', j.hypertable_schema, j.hypertable_name)) IN (
+            SELECT p.relation FROM public.data_policies AS p));
 DELETE FROM public.data_policies;
 ALTER TABLE public.data_policies DROP COLUMN segment_by;
 """)]

@@ -3,7 +3,7 @@
 -- columns: hypertable text, compress_after interval, drop_after interval, job text, schedule interval,
 --   last_run_status text, last_run_at timestamptz, next_start timestamptz
 -- cost: the catalogue; no rows. Without jobs (Apache-2) the last five columns are empty
-SELECT p.hypertable,
+SELECT _tidemark.label(p.relation) AS hypertable,
        p.compress_after,
        p.drop_after,
        j.proc_name::text AS job,
@@ -12,6 +12,8 @@ SELECT p.hypertable,
        t.last_run_started_at AS last_run_at,
        j.next_start
   FROM public.data_policies AS p
-  LEFT JOIN timescaledb_information.jobs AS j ON j.hypertable_name = p.hypertable
+  LEFT JOIN timescaledb_information.jobs AS j
+    ON to_regclass(format('%I.%I', j.hypertable_schema, j.hypertable_name)) = p.relation
   LEFT JOIN timescaledb_information.job_stats AS t ON t.job_id = j.job_id
- ORDER BY p.hypertable, job;
+ WHERE _tidemark.is_hypertable(p.relation)
+ ORDER BY 1, job;

@@ -9,11 +9,12 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
 
 import psycopg
 from psycopg import sql
@@ -41,12 +42,14 @@ def _no_progress(done: int, total: int, chunk: Chunk) -> None:
 
 @dataclass(frozen=True)
 class Chunk:
-    """A chunk of a hypertable, both as the server writes them; `before` and `after` are bytes, None: nobody asked."""
+    """A chunk of a hypertable, by their labels and numbers; `before` and `after` are bytes, None: nobody asked."""
 
     hypertable: str
     name: str
     range_start: datetime
     range_end: datetime
+    hypertable_oid: int
+    oid: int
     rows: int | None = None
     before: int | None = None
     after: int | None = None
@@ -75,23 +78,24 @@ def compress(
             hint="history can still be archived and dropped: tidemark clean --archive DIR",
         )
     due = [Chunk(*row) for row in _ask(connection, "due_for_compression", older_than=older_than)]
-    done = []
+    before = _sizes(connection, due)
     for number, chunk in enumerate(due):
         progress(number, len(due), chunk)
-        before = _ask(connection, "chunk_bytes", chunk=chunk.name).fetchone()[0]
-        _ask(connection, "compress", hypertable=chunk.hypertable, chunk=chunk.name)
-        after = _ask(connection, "chunk_bytes", chunk=chunk.name).fetchone()[0]
-        done.append(Chunk(chunk.hypertable, chunk.name, chunk.range_start, chunk.range_end, None, before, after))
-    return done
+        _ask(connection, "compress", hypertable=chunk.hypertable_oid, chunk=chunk.oid)
+    after = _sizes(connection, due)
+    return [replace(chunk, before=before.get(chunk.oid), after=after.get(chunk.oid)) for chunk in due]
 
 
 def what_would_go(connection: psycopg.Connection) -> list[Chunk]:
     """The chunks that `clean` would drop now, with their rows counted, oldest first; empty while no policy drops."""
-    return [
-        Chunk(hypertable, name, start, end, before=size,
-              rows=_ask(connection, "checksum", relation=name, hypertable=hypertable).fetchone()[0])
-        for hypertable, name, start, end, size in _ask(connection, "expired").fetchall()
-    ]
+    due = [Chunk(*row) for row in _ask(connection, "expired", counted=True)]
+    sizes = _sizes(connection, due)
+    return [replace(chunk, before=sizes.get(chunk.oid)) for chunk in due]
+
+
+def _sizes(connection: psycopg.Connection, chunks: list[Chunk]) -> dict[int, int]:
+    """Bytes of all chunks of the hypertables that these are of, by number."""
+    return dict(_ask(connection, "sizes", hypertables=list({chunk.hypertable_oid for chunk in chunks})).fetchall())
 
 
 def clean(
@@ -100,33 +104,56 @@ def clean(
     """Drop what has outlived data_policies, after writing it to Parquet files below `archive` where that is given.
 
     A chunk is dropped in the transaction that has proved its file complete: the file is read back into the
-    server, and row count and checksum are those of the chunk. Returns what was dropped. Raises Problem where a
-    chunk had to stay; those before it are gone.
+    server, and row count and checksum are those of the chunk. One that another session drops meanwhile, such as
+    `maintain`, is left to it. Returns what was dropped. Raises Problem where a chunk had to stay; those before it
+    are gone.
     """
     if archive is not None:
         _pyarrow()  # before anything is refreshed or dropped
-    due = [Chunk(*row[:4], before=row[4]) for row in _ask(connection, "expired")]
+    due = [Chunk(*row) for row in _ask(connection, "expired", counted=False)]
+    sizes = _sizes(connection, due)
+    for hypertable, end in {chunk.hypertable_oid: chunk.range_end for chunk in due}.items():  # its last one
+        _refresh_before_drop(connection, hypertable, end)
     dropped = []
     for number, chunk in enumerate(due):
         progress(number, len(due), chunk)
-        connection.execute(
-            "CALL _tidemark.refresh_before_drop(%s::regclass, %s::timestamptz)", (chunk.hypertable, chunk.range_end)
-        )
-        with connection.transaction():
-            # Readers go on, writers wait: what is archived is what is dropped.
-            connection.execute(sql.SQL("LOCK TABLE {} IN SHARE ROW EXCLUSIVE MODE").format(sql.SQL(chunk.name)))
-            path = archive_chunk(connection, chunk, archive) if archive is not None else None
-            rows = _ask(connection, "drop", hypertable=chunk.hypertable, chunk=chunk.name).fetchone()[0]
-            if rows is None:
-                raise Problem(
-                    f"{chunk.name} of {chunk.hypertable} cannot be dropped yet",
-                    detail=f"transactions that write to it go on; {len(dropped)} other chunk(s) were dropped",
-                    hint="run it again when they have ended",
-                )
-        dropped.append(Chunk(
-            chunk.hypertable, chunk.name, chunk.range_start, chunk.range_end, rows, chunk.before, archive=path
-        ))
+        gone = _drop(connection, chunk, archive)
+        if gone is not None and gone.rows is None:  # rows came late: once more
+            _refresh_before_drop(connection, chunk.hypertable_oid, chunk.range_end)
+            gone = _drop(connection, chunk, archive)
+        if gone is None:
+            continue
+        if gone.rows is None:
+            raise Problem(
+                f"{chunk.name} of {chunk.hypertable} cannot be dropped yet",
+                detail=f"transactions that write to it go on; {len(dropped)} other chunk(s) were dropped",
+                hint="run it again when they have ended",
+            )
+        dropped.append(replace(gone, before=sizes.get(chunk.oid)))
     return dropped
+
+
+def _refresh_before_drop(connection: psycopg.Connection, hypertable: int, end: datetime) -> None:
+    connection.execute("CALL _tidemark.refresh_before_drop(%s::oid::regclass, %s::timestamptz)", (hypertable, end))
+
+
+def _drop(connection: psycopg.Connection, chunk: Chunk, archive: Path | None) -> Chunk | None:
+    """Archive a chunk and drop it; None where it is gone already, without `rows` where it has to stay for now."""
+    with connection.transaction() as transaction:
+        # Readers go on, writers wait: what is archived is what is dropped.
+        if not _ask(connection, "claim", chunk=chunk.oid).fetchone()[0]:
+            return None
+        path = archive_chunk(connection, chunk, archive) if archive is not None else None
+        rows = _ask(connection, "drop", hypertable=chunk.hypertable_oid, chunk=chunk.oid, start=chunk.range_start,
+                    end=chunk.range_end).fetchone()[0]
+        if rows is None:
+            raise psycopg.Rollback(transaction)
+    return replace(chunk, rows=rows, archive=path)
+
+
+def folder_name(label: str) -> str:
+    """A hypertable's label as the name of a directory, as Hive and its readers have it."""
+    return quote(label, safe='".')
 
 
 def archive_chunk(connection: psycopg.Connection, chunk: Chunk, directory: Path) -> Path:
@@ -137,10 +164,10 @@ def archive_chunk(connection: psycopg.Connection, chunk: Chunk, directory: Path)
     """
     parquet = _pyarrow()
     start = chunk.range_start.astimezone(UTC).strftime("%Y-%m-%dT%H%M%SZ")
-    folder = directory / f"hypertable={chunk.hypertable.removeprefix('public.')}" / f"start={start}"
+    folder = directory / f"hypertable={folder_name(chunk.hypertable)}" / f"start={start}"
     folder.mkdir(parents=True, exist_ok=True)
     partial = folder / ".rows.parquet.partial"  # a name that other readers leave out
-    columns = _ask(connection, "columns", hypertable=chunk.hypertable).fetchall()
+    columns = _ask(connection, "columns", hypertable=chunk.hypertable_oid).fetchall()
     schema = _schema(columns)
     try:
         with parquet.ParquetWriter(partial, schema, compression="zstd") as writer:
@@ -164,9 +191,9 @@ def archive_chunk(connection: psycopg.Connection, chunk: Chunk, directory: Path)
 
 def _prove(connection: psycopg.Connection, chunk: Chunk, file: Path) -> None:
     """Read the file back into the server and compare it with the chunk there."""
-    expected = _ask(connection, "checksum", relation=chunk.name, hypertable=chunk.hypertable).fetchone()
+    expected = _ask(connection, "checksum", relation=chunk.name, hypertable=chunk.hypertable_oid).fetchone()
     with _archived(connection, chunk, file) as archived:
-        found = _ask(connection, "checksum", relation=archived, hypertable=chunk.hypertable).fetchone()
+        found = _ask(connection, "checksum", relation=archived, hypertable=chunk.hypertable_oid).fetchone()
     if found != expected:
         raise Problem(
             f"the archive of {chunk.name} is not what the chunk is: nothing was dropped",
@@ -188,7 +215,7 @@ def _holds(connection: psycopg.Connection, chunk: Chunk, file: Path) -> bool:
 def _archived(connection: psycopg.Connection, chunk: Chunk, file: Path) -> Iterator[str]:
     """Name of a temporary table with the rows of an archive file of the chunk; where it fails, the transaction does."""
     connection.execute(
-        sql.SQL("CREATE TEMPORARY TABLE archived (LIKE {}) ON COMMIT DROP").format(sql.SQL(chunk.hypertable))
+        sql.SQL("CREATE TEMPORARY TABLE archived (LIKE {}) ON COMMIT DROP").format(sql.SQL(chunk.name))
     )
     read_back(connection, file, "pg_temp.archived")
     yield "pg_temp.archived"
@@ -242,7 +269,7 @@ def _batches(
     """The chunk's rows, in the order of the primary key, as Parquet is to hold them."""
     import pyarrow
 
-    key = [name for (name,) in _ask(connection, "primary_key", hypertable=chunk.hypertable)]
+    key = [name for (name,) in _ask(connection, "primary_key", hypertable=chunk.hypertable_oid)]
     query = sql.SQL("SELECT {} FROM {}{}").format(
         sql.SQL(", ").join(
             sql.SQL("{}" if kind in ARROW_TYPES or kind == "timestamp with time zone" else "{}::text").format(

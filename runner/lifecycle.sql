@@ -1,30 +1,37 @@
 -- What runner/lifecycle.py asks the database.
 
 -- name: due_for_compression
-SELECT _tidemark.qualified_name(c.hypertable), _tidemark.qualified_name(c.chunk), c.range_start, c.range_end
+SELECT _tidemark.label(c.hypertable), _tidemark.label(c.chunk), c.range_start, c.range_end, c.hypertable::oid,
+       c.chunk::oid
   FROM _tidemark.compressible_chunks(%(older_than)s::interval) AS c;
 
 -- name: compress
-SELECT _tidemark.compress_chunk(%(hypertable)s::regclass, %(chunk)s::regclass);
+SELECT _tidemark.compress_chunk(%(hypertable)s::oid::regclass, %(chunk)s::oid::regclass);
 
--- name: chunk_bytes
-SELECT s.total_bytes FROM public.chunk_stats AS s WHERE s.chunk = %(chunk)s;
+-- name: sizes
+-- All at once, because asking for one chunk takes as long.
+SELECT format('%%I.%%I', s.chunk_schema, s.chunk_name)::regclass::oid, s.total_bytes
+  FROM unnest(%(hypertables)s::oid[]) AS h (hypertable)
+ CROSS JOIN LATERAL public.chunks_detailed_size(h.hypertable::regclass) AS s;
 
 -- name: expired
-SELECT _tidemark.qualified_name(c.hypertable), _tidemark.qualified_name(c.chunk), c.range_start, c.range_end,
-       c.total_bytes
+SELECT _tidemark.label(c.hypertable), _tidemark.label(c.chunk), c.range_start, c.range_end, c.hypertable::oid,
+       c.chunk::oid, CASE WHEN %(counted)s THEN _tidemark.count_rows(c.chunk) END
   FROM _tidemark.expired_chunks() AS c;
+
+-- name: claim
+SELECT _tidemark.claim_chunk(%(chunk)s::oid::regclass);
 
 -- name: checksum
 SELECT c.row_count, c.checksum
   FROM _tidemark.rows_checksum(
-           %(relation)s::regclass, _tidemark.column_list(%(hypertable)s::regclass, false)
+           %(relation)s::regclass, _tidemark.column_list(%(hypertable)s::oid::regclass, false)
        ) AS c;
 
 -- name: columns
 SELECT a.attname, format_type(a.atttypid, NULL)
   FROM pg_catalog.pg_attribute AS a
- WHERE a.attrelid = %(hypertable)s::regclass AND a.attnum > 0 AND NOT a.attisdropped
+ WHERE a.attrelid = %(hypertable)s::oid AND a.attnum > 0 AND NOT a.attisdropped
  ORDER BY a.attnum;
 
 -- name: primary_key
@@ -32,11 +39,13 @@ SELECT a.attname
   FROM pg_catalog.pg_index AS x
  CROSS JOIN LATERAL unnest(x.indkey) WITH ORDINALITY AS c (number, position)
   JOIN pg_catalog.pg_attribute AS a ON a.attrelid = x.indrelid AND a.attnum = c.number
- WHERE x.indrelid = %(hypertable)s::regclass AND x.indisprimary
+ WHERE x.indrelid = %(hypertable)s::oid AND x.indisprimary
  ORDER BY c.position;
 
 -- name: drop
-SELECT _tidemark.drop_chunk(%(hypertable)s::regclass, %(chunk)s::regclass);
+SELECT _tidemark.drop_chunk(
+           %(hypertable)s::oid::regclass, %(chunk)s::oid::regclass, %(start)s::timestamptz, %(end)s::timestamptz
+       );
 
 -- name: server
 SELECT _tidemark.edition(), (SELECT e.extversion FROM pg_catalog.pg_extension AS e WHERE e.extname = 'timescaledb'),
@@ -54,7 +63,7 @@ SELECT s.hypertable AS name, count(*) AS chunks, count(*) FILTER (WHERE s.is_com
  ORDER BY s.hypertable;
 
 -- name: aggregates
-SELECT r.name, _tidemark.qualified_name(r.hypertable) AS hypertable,
+SELECT r.name, _tidemark.label(r.hypertable) AS hypertable,
        nullif(r.watermark, '-infinity') AS precomputed_to, r.refreshed_at,
        n.newest AS newest_row,
        extract(epoch FROM n.newest - nullif(r.watermark, '-infinity'))::float8 AS lag_seconds,
@@ -66,9 +75,10 @@ SELECT r.name, _tidemark.qualified_name(r.hypertable) AS hypertable,
  ORDER BY 2, r.bucket, r.name;
 
 -- name: policies
-SELECT p.hypertable, p.compress_after::text, p.drop_after::text
+SELECT _tidemark.label(p.relation) AS hypertable, p.compress_after::text, p.drop_after::text
   FROM public.data_policies AS p
- ORDER BY p.hypertable;
+ WHERE _tidemark.is_hypertable(p.relation)
+ ORDER BY 1;
 
 -- name: jobs
 SELECT j.job_id, j.proc_name AS name, j.hypertable_name AS hypertable, j.schedule_interval::text AS every,

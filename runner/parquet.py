@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import unquote
 
 import psycopg
 from psycopg import sql
@@ -71,7 +72,7 @@ class _Chunk:
 
     def __init__(self, connection: psycopg.Connection, path: Path) -> None:
         self.connection, self.path = connection, path
-        name = next((part.removeprefix("hypertable=") for part in path.absolute().parts[::-1]
+        name = next((unquote(part.removeprefix("hypertable=")) for part in path.absolute().parts[::-1]
                      if part.startswith("hypertable=")), None)
         if name is None:
             raise Problem(

@@ -2,21 +2,18 @@
 
 -- name: hypertable
 -- A hypertable by the name of its archive directory, its columns, and those of its primary key.
-SELECT format('%%I.%%I', h.hypertable_schema, h.hypertable_name),
+SELECT a.attrelid::regclass::text,
        array_agg(a.attname::text),
        coalesce(array_agg(a.attname::text) FILTER (WHERE a.attnum = ANY (x.indkey)), '{}')
-  FROM timescaledb_information.hypertables AS h
-  JOIN pg_catalog.pg_attribute AS a
-    ON a.attrelid = format('%%I.%%I', h.hypertable_schema, h.hypertable_name)::regclass
-   AND a.attnum > 0
-   AND NOT a.attisdropped
+  FROM pg_catalog.pg_attribute AS a
   LEFT JOIN pg_catalog.pg_index AS x
     ON x.indrelid = a.attrelid
    AND x.indisprimary
- WHERE %(name)s IN (
-       format('%%I.%%I', h.hypertable_schema, h.hypertable_name),
-       CASE h.hypertable_schema WHEN 'public' THEN quote_ident(h.hypertable_name) END
-       )
+ WHERE a.attnum > 0
+   AND NOT a.attisdropped
+   AND a.attrelid IN (SELECT format('%%I.%%I', h.hypertable_schema, h.hypertable_name)::regclass
+                        FROM timescaledb_information.hypertables AS h)
+   AND _tidemark.label(a.attrelid) = %(name)s
  GROUP BY 1;
 
 -- name: stage

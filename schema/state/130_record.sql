@@ -139,18 +139,25 @@ COMMENT ON COLUMN public.timeseries_archive.restored_at IS 'When it was brought 
 
 CREATE TABLE public.data_policies (
     hypertable text NOT NULL,
+    relation regclass NOT NULL,
     compress_after interval,
     drop_after interval,
     keep_dropped boolean NOT NULL DEFAULT false,
     created_at timestamptz NOT NULL DEFAULT now(),
 
     CONSTRAINT data_policies_pkey PRIMARY KEY (hypertable),
+    CONSTRAINT data_policies_relation_key UNIQUE (relation),
     CONSTRAINT data_policies_compress_after_positive CHECK (compress_after > interval '0'),
     CONSTRAINT data_policies_drop_after_positive CHECK (drop_after > interval '0'),
+    -- From PostgreSQL 17 on an interval may be infinite; never is NULL.
+    CONSTRAINT data_policies_compress_after_finite CHECK (isfinite(compress_after)),
+    CONSTRAINT data_policies_drop_after_finite CHECK (isfinite(drop_after)),
     CONSTRAINT data_policies_compressed_before_dropped CHECK (compress_after < drop_after)
 );
 COMMENT ON TABLE public.data_policies IS 'How long each hypertable is kept and when it is compressed.';
-COMMENT ON COLUMN public.data_policies.hypertable IS 'Name of the hypertable.';
+COMMENT ON COLUMN public.data_policies.hypertable IS
+'Name of the hypertable, with its schema unless that is public; another spelling becomes this one.';
+COMMENT ON COLUMN public.data_policies.relation IS 'The hypertable that the name means, found when the row is written.';
 COMMENT ON COLUMN public.data_policies.compress_after IS 'Age at which chunks are compressed; NULL: never.';
 COMMENT ON COLUMN public.data_policies.drop_after IS 'Age at which chunks are dropped; NULL: never.';
 COMMENT ON COLUMN public.data_policies.keep_dropped IS

@@ -154,7 +154,7 @@ def test_archive_goes_back_as_it_was_and_a_second_time_changes_nothing(archived,
     assert _rows(archived) == archived.before
     assert _rows(archived, "daily_ohlcv") == daily
     assert [(s.file, s.table, s.read, s.written, s.rejected, s.already_loaded, s.error) for s in summaries] == [
-        (chunk.archive, "public.timeseries_data", chunk.rows, chunk.rows, 0, False, "") for chunk in archived.dropped
+        (chunk.archive, "timeseries_data", chunk.rows, chunk.rows, 0, False, "") for chunk in archived.dropped
     ]
     tasks = archived.execute(
         "SELECT source_ref, status::text, mode::text, rows_read, rows_written FROM ingestion_tasks ORDER BY task_id"

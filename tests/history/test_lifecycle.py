@@ -24,7 +24,7 @@ def history(db):
         connection.execute("INSERT INTO sources (name, data_type) VALUES ('a', 'ohlcv'), ('b', 'ohlcv')")
         connection.execute(
             "INSERT INTO timeseries_data (source_id, timestamp, open, high, low, close, volume, value, metadata)"
-            " SELECT s.source_id, t, 1, 2, 0, extract(epoch FROM t)::int % 10, 0.1, 1.0 / 3, '{\"b\": 1, \"a\": [2]}'"
+            " SELECT s.source_id, t, 1, 2, 0, extract(epoch FROM t)::int % 10, 0.125, 1.0 / 3, '{\"b\": 1, \"a\": [2]}'"
             " FROM sources AS s, generate_series(date_trunc('hour', now()) - interval '100 days',"
             " date_trunc('hour', now()), '3 hours') AS t"
         )
@@ -82,6 +82,61 @@ def test_policy_may_name_a_hypertable_in_another_schema(policies):
     policies.execute("INSERT INTO lab.ticks VALUES (now() - interval '9 days', 1), (now(), 1)")
     assert policies.execute("SELECT s.hypertable, s.row_count FROM _tidemark.expired_chunks() AS e"
                       " JOIN chunk_stats AS s ON s.chunk = e.chunk::text").fetchall() == [("lab.ticks", 1)]
+
+
+@pytest.fixture
+def ticks(policies):
+    """The label of an hypertable of the user's own, on no record, whose names take quotes."""
+    policies.execute('CREATE SCHEMA "Lab"')
+    policies.execute('CREATE TABLE "Lab"."Tick/s" (ts timestamptz NOT NULL, s int NOT NULL, PRIMARY KEY (s, ts))')
+    policies.execute("""SELECT create_hypertable('"Lab"."Tick/s"', by_range('ts', interval '1 day'))""")
+    policies.execute("""INSERT INTO "Lab"."Tick/s" VALUES (now() - interval '9 days', 1), (now(), 1)""")
+    return '"Lab"."Tick/s"'
+
+
+@pytest.mark.parametrize("spelling", ["quotes", "QUOTES", "public.quotes", '"quotes"', '"public"."quotes"'])
+def test_hypertable_has_one_policy_however_it_is_spelled(policies, spelling):
+    with pytest.raises(errors.UniqueViolation) as refused:
+        policies.execute("INSERT INTO data_policies (hypertable) VALUES (%s)", (spelling,))
+    assert refused.value.diag.constraint_name == "data_policies_pkey"
+
+
+@pytest.mark.parametrize("spelling", ["Lab.Tick/s", '"Lab"."Tick/s"'])
+def test_dropped_rows_are_kept_however_the_hypertable_is_spelled_and_on_record_or_not(policies, ticks, spelling):
+    policies.execute("INSERT INTO data_policies (hypertable, drop_after, keep_dropped) VALUES (%s, '2 days', true)",
+                     (spelling,))
+    assert policies.execute("SELECT hypertable FROM data_policies WHERE relation = %s::regclass", (ticks,)
+                            ).fetchall() == [(ticks,)]
+    dropped = policies.execute(
+        "SELECT _tidemark.drop_chunk(e.hypertable, e.chunk, e.range_start, e.range_end)"
+        " FROM _tidemark.expired_chunks() AS e WHERE _tidemark.claim_chunk(e.chunk)"
+    ).fetchall()
+    assert dropped == [(1,)]
+    assert policies.execute("SELECT table_name, row ->> 's' FROM timeseries_archive").fetchall() == [(ticks, "1")]
+    policies.execute("SELECT attach_audit(%s)", (ticks,))
+    assert policies.execute("SELECT restore_archived(%s::regclass)", (ticks,)).fetchone() == (1,)
+    assert count(policies, ticks) == 2
+
+
+def test_policy_follows_its_hypertable_when_that_is_renamed_and_goes_with_it(policies, ticks):
+    policies.execute("INSERT INTO data_policies (hypertable, drop_after) VALUES (%s, '2 days')", (ticks,))
+    policies.execute(f"ALTER TABLE {ticks} RENAME TO flows")
+    assert policies.execute("SELECT count(*) FROM _tidemark.expired_chunks()").fetchone() == (1,)
+    policies.execute("SELECT _tidemark.tidy_policies()")
+    assert count(policies, """data_policies WHERE hypertable = '"Lab".flows' AND drop_after = '2 days'""") == 1
+    policies.execute('DROP TABLE "Lab".flows')
+    policies.execute("SELECT _tidemark.tidy_policies()")
+    assert [name for (name,) in policies.execute("SELECT hypertable FROM data_policies ORDER BY 1")] == HYPERTABLES
+
+
+@pytest.mark.parametrize("column", ["compress_after", "drop_after"])
+def test_policy_without_an_end_is_null_not_infinite(policies, column):
+    """Before PostgreSQL 17 no interval is."""
+    with pytest.raises(psycopg.Error) as refused:
+        policies.execute(f"UPDATE data_policies SET {column} = 'infinity'")
+    can_be = policies.info.server_version >= 170000
+    assert refused.value.sqlstate == ("23514" if can_be else "22007")
+    assert refused.value.diag.constraint_name == (f"data_policies_{column}_finite" if can_be else None)
 
 
 @pytest.mark.community
@@ -295,6 +350,57 @@ def test_chunk_that_somebody_writes_to_stays_until_he_has_done(db, history):
     history.execute("SET lock_timeout = 0")
     assert lifecycle.clean(history) != []
     assert history.execute("SELECT sum(samples) FROM daily_ohlcv").fetchone() == (direct_before + 1,)
+
+
+def test_looking_for_chunks_costs_the_same_for_many_as_for_few(history):
+    """Asking TimescaleDB for one chunk takes as long as asking for all."""
+    calls = ("SELECT sum(calls) FROM pg_stat_user_functions WHERE schemaname = '_tidemark'"
+             " AND funcname IN ('chunks', 'expires_before', 'newest_row', 'refresh_source')")
+    asked = []
+    history.execute("SELECT set_chunk_time_interval('candles', interval '1 day')")
+    history.execute("INSERT INTO assets (symbol, asset_type) VALUES ('A', 'stock')")
+    history.execute("INSERT INTO candles (asset_id, interval, ts, close) SELECT asset_id, '1d', t, 1 FROM assets,"
+                    " generate_series(now() - interval '300 days', now(), '10 days') AS t")
+    lifecycle.refresh(history)
+    for days, chunks in ((290, 1), (90, 20)):
+        keep(history, f"{days} days", "candles")
+        history.execute("SET track_functions = 'all'")
+        history.execute("SELECT pg_stat_force_next_flush()")
+        before = history.execute(calls).fetchone()[0] or 0
+        assert len(lifecycle.clean(history)) == chunks
+        history.execute("SELECT pg_stat_force_next_flush()")
+        asked.append(history.execute(calls).fetchone()[0] - before)
+    assert asked[0] == asked[1] > 0
+
+
+@pytest.mark.parametrize("other", [lifecycle.clean, lambda connection: connection.execute("CALL apply_retention()")])
+def test_chunk_that_another_session_drops_meanwhile_is_left_to_it(db, history, other):
+    keep(history, "40 days")
+    due = lifecycle.what_would_go(history)
+    total = count(history, "timeseries_data")
+    failures = []
+
+    def work() -> None:
+        try:
+            with db.connect() as connection:
+                other(connection)
+        except (psycopg.Error, Problem) as error:
+            failures.append(error)
+
+    with db.connect(autocommit=False) as first:
+        assert first.execute("SELECT _tidemark.claim_chunk(%s::oid::regclass)", (due[0].oid,)).fetchone() == (True,)
+        second = threading.Thread(target=work)
+        second.start()
+        deadline = time.monotonic() + 20
+        while count(history, "pg_locks WHERE NOT granted") == 0 and time.monotonic() < deadline:
+            time.sleep(0.02)
+        first.execute("SELECT _tidemark.drop_chunk(%s::oid::regclass, %s::oid::regclass, %s, %s)",
+                      (due[0].hypertable_oid, due[0].oid, due[0].range_start, due[0].range_end))
+        first.commit()
+    second.join()
+    assert failures == []
+    assert count(history, "timeseries_data") == total - sum(chunk.rows for chunk in due)
+    assert count(history, "audit_log WHERE operation = 'drop_chunk'") == len(due) > 1
 
 
 def test_preset_of_ninety_and_thirty_days_is_two_statements(policies):

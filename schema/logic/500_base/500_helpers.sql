@@ -12,6 +12,60 @@ $func$;
 COMMENT ON FUNCTION _tidemark.edition() IS
 'Edition of TimescaleDB that runs: community or apache. The licence is fixed when the server starts.';
 
+-- The name by which people and the record know a relation, and the only one: as SQL writes it, with the schema unless
+-- that is public. NULL where there is no such relation, or not any more. In SQL text a regclass writes itself.
+CREATE OR REPLACE FUNCTION _tidemark.label(p_relation regclass)
+    RETURNS text
+    LANGUAGE sql
+    STABLE
+    STRICT
+    PARALLEL SAFE
+    SET search_path = pg_catalog, pg_temp
+AS $func$
+    SELECT CASE n.nspname WHEN 'public' THEN '' ELSE quote_ident(n.nspname) || '.' END || quote_ident(c.relname)
+      FROM pg_catalog.pg_class AS c
+      JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
+     WHERE c.oid = p_relation;
+$func$;
+COMMENT ON FUNCTION _tidemark.label(regclass) IS
+'Name of a relation as SQL writes it, with the schema unless that is public; NULL where there is none.';
+
+CREATE OR REPLACE FUNCTION _tidemark.is_hypertable(p_relation regclass)
+    RETURNS boolean
+    LANGUAGE sql
+    STABLE
+    SET search_path = pg_catalog, pg_temp
+AS $func$
+    SELECT EXISTS (
+        SELECT FROM timescaledb_information.hypertables AS h
+          JOIN pg_catalog.pg_namespace AS n ON n.nspname = h.hypertable_schema
+          JOIN pg_catalog.pg_class AS c ON c.relnamespace = n.oid AND c.relname = h.hypertable_name
+         WHERE c.oid = p_relation
+    );
+$func$;
+COMMENT ON FUNCTION _tidemark.is_hypertable(regclass) IS 'Whether a relation is a hypertable, and still there.';
+
+-- The chunks of a hypertable, oldest first. Asking costs as much for one as for all, so ask once.
+CREATE OR REPLACE FUNCTION _tidemark.chunks(p_hypertable regclass)
+    RETURNS TABLE (chunk regclass, range_start timestamptz, range_end timestamptz, is_compressed boolean)
+    LANGUAGE sql
+    STABLE
+    STRICT
+    ROWS 100
+    SET search_path = pg_catalog, pg_temp
+AS $func$
+    SELECT format('%I.%I', c.chunk_schema, c.chunk_name)::regclass, c.range_start, c.range_end, c.is_compressed
+      FROM timescaledb_information.chunks AS c
+     WHERE (c.hypertable_schema, c.hypertable_name) = (
+               SELECT n.nspname, h.relname
+                 FROM pg_catalog.pg_class AS h
+                 JOIN pg_catalog.pg_namespace AS n ON n.oid = h.relnamespace
+                WHERE h.oid = p_hypertable
+           )
+     ORDER BY c.range_start;
+$func$;
+COMMENT ON FUNCTION _tidemark.chunks(regclass) IS 'Chunks of a hypertable, oldest first.';
+
 -- A trigger that is made for a hypertable with chunks is made for each chunk as the hypertable's owner, who has to be
 -- allowed its function. Migrations make functions before they hand them over.
 DO $do$
@@ -22,31 +76,42 @@ BEGIN
 END
 $do$;
 
--- Gives Tidemark's owner, as whom its functions run, what they need of a table that a user made elsewhere.
-CREATE OR REPLACE FUNCTION _tidemark.let_owner_in(p_table regclass, p_privileges text)
+-- Gives a role, as whom functions of Tidemark's run, what they need of a table that a user made elsewhere.
+CREATE OR REPLACE FUNCTION _tidemark.let_in(p_role regrole, p_table regclass, p_privileges text)
     RETURNS void
     LANGUAGE plpgsql
     VOLATILE
     SET search_path = pg_catalog, pg_temp
 AS $func$
 DECLARE
-    v_owner CONSTANT regrole := (
-        SELECT n.nspowner FROM pg_catalog.pg_namespace AS n WHERE n.nspname = '_tidemark'
-    );
     v_schema name;
 BEGIN
     SELECT n.nspname INTO v_schema
       FROM pg_catalog.pg_class AS c
       JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
      WHERE c.oid = p_table;
-    IF NOT has_schema_privilege(v_owner, v_schema, 'USAGE') THEN
-        EXECUTE format('GRANT USAGE ON SCHEMA %I TO %s', v_schema, v_owner);
+    IF NOT has_schema_privilege(p_role, v_schema, 'USAGE') THEN
+        EXECUTE format('GRANT USAGE ON SCHEMA %I TO %s', v_schema, p_role);
     END IF;
-    IF NOT (SELECT bool_and(has_table_privilege(v_owner, p_table, p.privilege))
+    IF NOT (SELECT bool_and(has_table_privilege(p_role, p_table, p.privilege))
               FROM string_to_table(p_privileges, ', ') AS p (privilege)) THEN
-        EXECUTE format('GRANT %s ON %s TO %s', p_privileges, p_table::text, v_owner);
+        EXECUTE format('GRANT %s ON %s TO %s', p_privileges, p_table::text, p_role);
     END IF;
 END
+$func$;
+COMMENT ON FUNCTION _tidemark.let_in(regrole, regclass, text) IS
+'Gives a role, as whom functions of Tidemark''s run, privileges on a table that a user made elsewhere.';
+
+-- The same for Tidemark's owner.
+CREATE OR REPLACE FUNCTION _tidemark.let_owner_in(p_table regclass, p_privileges text)
+    RETURNS void
+    LANGUAGE sql
+    VOLATILE
+    SET search_path = pg_catalog, pg_temp
+AS $func$
+    SELECT _tidemark.let_in(n.nspowner::regrole, p_table, p_privileges)
+      FROM pg_catalog.pg_namespace AS n
+     WHERE n.nspname = '_tidemark';
 $func$;
 COMMENT ON FUNCTION _tidemark.let_owner_in(regclass, text) IS
 'Gives Tidemark''s owner, as whom its functions run, privileges on a table that a user made elsewhere.';

@@ -278,7 +278,7 @@ BEGIN
 
     v_new := v_old;
     v_new.hypertable := p_hypertable;
-    v_new.label := concat_ws('.', nullif(v_relation.nspname, 'public'), v_relation.relname);
+    v_new.label := _tidemark.label(p_hypertable);
     v_new.time_column := v_relation.time_column;
     v_new.series_columns := coalesce(p_series, v_old.series_columns, (
         SELECT array_agg(a.attname::text ORDER BY k.position)

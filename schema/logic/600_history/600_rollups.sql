@@ -8,21 +8,6 @@
 -- so that the view answers at any moment what the raw rows say. Writing above the watermark costs nothing; below it,
 -- statement triggers log the series and the hours that changed, in the transaction that changed them.
 
--- A relation's name with its schema, quoted.
-CREATE OR REPLACE FUNCTION _tidemark.qualified_name(p_relation regclass)
-    RETURNS text
-    LANGUAGE sql
-    STABLE
-    STRICT
-    SET search_path = pg_catalog, pg_temp
-AS $func$
-    SELECT format('%I.%I', n.nspname, c.relname)
-      FROM pg_catalog.pg_class AS c
-      JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
-     WHERE c.oid = p_relation;
-$func$;
-COMMENT ON FUNCTION _tidemark.qualified_name(regclass) IS 'A relation''s name with its schema, quoted.';
-
 -- The time column of a hypertable; raises TM601 where the relation is no hypertable over a timestamptz.
 CREATE OR REPLACE FUNCTION _tidemark.time_column(p_hypertable regclass)
     RETURNS name
@@ -35,7 +20,12 @@ DECLARE
 BEGIN
     SELECT d.column_name INTO v_column
       FROM timescaledb_information.dimensions AS d
-     WHERE format('%I.%I', d.hypertable_schema, d.hypertable_name) = _tidemark.qualified_name(p_hypertable)
+     WHERE (d.hypertable_schema, d.hypertable_name) = (
+               SELECT n.nspname, c.relname
+                 FROM pg_catalog.pg_class AS c
+                 JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
+                WHERE c.oid = p_hypertable
+           )
        AND d.dimension_number = 1
        AND d.column_type = 'timestamptz'::regtype;
     IF NOT FOUND THEN
@@ -119,7 +109,7 @@ AS $func$
             r.bucket,
             r.bucket_column,
             array_to_string(r.columns, ', '),
-            coalesce(p_parent, _tidemark.qualified_name(r.hypertable)),
+            coalesce(p_parent, r.hypertable::text),
             (SELECT ' WHERE ' || string_agg('(' || c.condition || ')', ' AND ')
                FROM (VALUES (p_condition), (CASE WHEN p_parent IS NULL THEN origin.filter END)) AS c (condition)
               WHERE c.condition IS NOT NULL),
@@ -310,10 +300,9 @@ BEGIN
      ORDER BY array_position(k.columns, v_time)
      LIMIT 1;
     FOR v_chunk IN
-        SELECT format('%I.%I', c.chunk_schema, c.chunk_name) AS name, c.is_compressed
-          FROM timescaledb_information.chunks AS c
-         WHERE format('%I.%I', c.hypertable_schema, c.hypertable_name) = _tidemark.qualified_name(p_hypertable)
-           AND c.range_start <= now()
+        SELECT c.chunk AS name, c.is_compressed
+          FROM _tidemark.chunks(p_hypertable) AS c
+         WHERE c.range_start <= now()
          ORDER BY c.range_start DESC
     LOOP
         IF cardinality(v_series) > 0 AND NOT v_chunk.is_compressed THEN
@@ -357,9 +346,7 @@ DECLARE
     v_oldest timestamptz;
     v_dropped_before timestamptz;
 BEGIN
-    SELECT min(c.range_start) INTO v_oldest
-      FROM timescaledb_information.chunks AS c
-     WHERE format('%I.%I', c.hypertable_schema, c.hypertable_name) = _tidemark.qualified_name(p_hypertable);
+    SELECT min(c.range_start) INTO v_oldest FROM _tidemark.chunks(p_hypertable) AS c;
     UPDATE _tidemark.rollup_sources AS s
        SET dropped_before = CASE
                WHEN v_oldest > s.oldest_chunk THEN greatest(s.dropped_before, v_oldest)
@@ -727,7 +714,7 @@ BEGIN
             ' EXECUTE FUNCTION _tidemark.%5$I()',
             'trg_log_' || v_operation,
             upper(v_operation),
-            _tidemark.qualified_name(p_hypertable),
+            p_hypertable,
             CASE v_operation
                 WHEN 'insert' THEN 'REFERENCING NEW TABLE AS new_rows'
                 WHEN 'update' THEN 'REFERENCING OLD TABLE AS old_rows NEW TABLE AS new_rows'
@@ -736,7 +723,7 @@ BEGIN
             'log_' || v_name || '_changes'
         );
         EXECUTE format(
-            'COMMENT ON TRIGGER %I ON %s IS %L', 'trg_log_' || v_operation, _tidemark.qualified_name(p_hypertable),
+            'COMMENT ON TRIGGER %I ON %s IS %L', 'trg_log_' || v_operation, p_hypertable,
             'Keeps the aggregates right after changes below their watermark.'
         );
     END LOOP;
@@ -818,7 +805,7 @@ BEGIN
             p_name,
             p_name || '_precomputed',
             format('_tidemark.stale_buckets(%1$L, %2$L::regclass, _tidemark.rollup_watermark(%1$L)) AS s (%3$s)',
-                   p_name, _tidemark.qualified_name(v_rollup.hypertable),
+                   p_name, v_rollup.hypertable,
                    _tidemark.stale_columns(v_rollup.hypertable, v_rollup.series)),
             (SELECT string_agg(format('s.%1$I = p.%1$I', k.name), ' AND ') FROM unnest(v_rollup.series) AS k (name)),
             v_rollup.bucket_column,
@@ -860,9 +847,9 @@ BEGIN
     -- On both editions: a table that was emptied has lost nothing to retention.
     EXECUTE format(
         'CREATE OR REPLACE TRIGGER trg_log_truncate AFTER TRUNCATE ON %s FOR EACH STATEMENT'
-        ' EXECUTE FUNCTION _tidemark.forget_rollups()', _tidemark.qualified_name(v_rollup.hypertable)
+        ' EXECUTE FUNCTION _tidemark.forget_rollups()', v_rollup.hypertable
     );
-    EXECUTE format('COMMENT ON TRIGGER trg_log_truncate ON %s IS %L', _tidemark.qualified_name(v_rollup.hypertable),
+    EXECUTE format('COMMENT ON TRIGGER trg_log_truncate ON %s IS %L', v_rollup.hypertable,
                    'Empties the aggregates, too.');
 
     -- Everything belongs to whom the definitions belong to, who has to be able to read the raw rows.
@@ -870,7 +857,7 @@ BEGIN
     FOR v_object IN
         SELECT CASE WHEN v_rollup.is_native AND c.relnamespace = 'public'::regnamespace THEN 'MATERIALIZED VIEW'
                     WHEN c.relkind = 'v' THEN 'VIEW' ELSE 'TABLE' END AS kind,
-               _tidemark.qualified_name(c.oid) AS name
+               c.oid::regclass::text AS name
           FROM pg_catalog.pg_class AS c
          WHERE c.oid IN (to_regclass(format('public.%I', p_name)),
                          to_regclass(format('_tidemark.%I', p_name || '_direct')),
@@ -914,7 +901,9 @@ CREATE OR REPLACE FUNCTION public.add_rollup(
     SET search_path = pg_catalog, pg_temp
 AS $func$
 DECLARE
-    v_months CONSTANT integer := extract(year FROM p_bucket) * 12 + extract(month FROM p_bucket);
+    v_months CONSTANT integer := CASE
+        WHEN isfinite(p_bucket) THEN extract(year FROM p_bucket) * 12 + extract(month FROM p_bucket)
+    END;
     v_existing _tidemark.rollups;
     v_parent _tidemark.rollups;
     v_parent_months integer;
@@ -943,6 +932,7 @@ BEGIN
     v_problem := CASE
         WHEN p_name !~ '^[a-z_][a-z0-9_]{0,46}$' THEN
             'a name consists of at most 47 lower-case letters, digits and underscores'
+        WHEN NOT isfinite(p_bucket) THEN 'a bucket ends'
         WHEN v_months > 0 AND date_trunc('month', p_bucket) <> p_bucket THEN
             'a bucket is a number of months or a length of time, not both'
         WHEN p_bucket < interval '1 second' OR date_trunc('second', p_bucket) <> p_bucket THEN
@@ -972,7 +962,7 @@ BEGIN
     END IF;
 
     -- Its triggers and its first reader agree only on rows written from now on.
-    EXECUTE format('LOCK TABLE %s IN SHARE ROW EXCLUSIVE MODE', _tidemark.qualified_name(p_hypertable));
+    EXECUTE format('LOCK TABLE %s IN SHARE ROW EXCLUSIVE MODE', p_hypertable);
     INSERT INTO _tidemark.rollup_sources (hypertable, name)
     SELECT p_hypertable, CASE n.nspname WHEN 'public' THEN '' ELSE n.nspname || '_' END || c.relname
       FROM pg_catalog.pg_class AS c
@@ -1027,15 +1017,14 @@ BEGIN
         PERFORM _tidemark.log_changes_of(v_rollup.hypertable);
     ELSIF NOT v_rollup.is_native THEN
         FOREACH v_operation IN ARRAY ARRAY['insert', 'update', 'delete'] LOOP
-            EXECUTE format('DROP TRIGGER %I ON %s', 'trg_log_' || v_operation,
-                           _tidemark.qualified_name(v_rollup.hypertable));
+            EXECUTE format('DROP TRIGGER %I ON %s', 'trg_log_' || v_operation, v_rollup.hypertable);
         END LOOP;
         EXECUTE format('DROP FUNCTION _tidemark.%I()', 'log_' || v_source_name || '_changes');
         EXECUTE format('DROP SEQUENCE _tidemark.%I', v_source_name || '_logged_before');
         DELETE FROM _tidemark.rollup_changes AS c WHERE c.hypertable = v_rollup.hypertable;
     END IF;
     IF NOT EXISTS (SELECT FROM _tidemark.rollups AS r WHERE r.hypertable = v_rollup.hypertable) THEN
-        EXECUTE format('DROP TRIGGER trg_log_truncate ON %s', _tidemark.qualified_name(v_rollup.hypertable));
+        EXECUTE format('DROP TRIGGER trg_log_truncate ON %s', v_rollup.hypertable);
         DELETE FROM _tidemark.rollup_sources AS s WHERE s.hypertable = v_rollup.hypertable;
     END IF;
 END

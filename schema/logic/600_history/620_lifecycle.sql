@@ -1,49 +1,34 @@
 -- Compression and retention: which chunks there are, which are due, and what happens to them.
 
--- The hypertable that a name in data_policies means: a table in public, or one with its schema; NULL where there is
--- none, or not any more.
-CREATE OR REPLACE FUNCTION _tidemark.policy_table(p_name text)
-    RETURNS regclass
-    LANGUAGE sql
-    STABLE
-    SET search_path = pg_catalog, pg_temp
-AS $func$
-    -- By the catalogue, because resolving a name takes a privilege on its schema.
-    SELECT c.oid::regclass
-      FROM timescaledb_information.hypertables AS h
-      JOIN pg_catalog.pg_namespace AS n ON n.nspname = h.hypertable_schema
-      JOIN pg_catalog.pg_class AS c ON c.relnamespace = n.oid AND c.relname = h.hypertable_name
-     WHERE p_name IN (
-               CASE h.hypertable_schema WHEN 'public' THEN h.hypertable_name::text END,
-               h.hypertable_schema || '.' || h.hypertable_name,
-               format('%I.%I', h.hypertable_schema, h.hypertable_name)
-           );
-$func$;
-COMMENT ON FUNCTION _tidemark.policy_table(text) IS
-'The hypertable that a name in data_policies means; NULL where there is none.';
-
--- The number of rows in a chunk: from the server's statistics, counted only where it has none.
-CREATE OR REPLACE FUNCTION _tidemark.chunk_rows(p_chunk regclass)
+CREATE OR REPLACE FUNCTION _tidemark.count_rows(p_relation regclass)
     RETURNS bigint
     LANGUAGE plpgsql
     STABLE
     SET search_path = pg_catalog, pg_temp
 AS $func$
 DECLARE
-    v_rows bigint := public.approximate_row_count(p_chunk);
+    v_rows bigint;
 BEGIN
-    IF v_rows = 0 THEN
-        EXECUTE format('SELECT count(*) FROM %s', _tidemark.qualified_name(p_chunk)) INTO v_rows;
-    END IF;
+    EXECUTE format('SELECT count(*) FROM %s', p_relation) INTO v_rows;
     RETURN v_rows;
 END
+$func$;
+COMMENT ON FUNCTION _tidemark.count_rows(regclass) IS 'Rows of a relation, counted.';
+
+-- The number of rows in a chunk: from the server's statistics, counted only where it has none.
+CREATE OR REPLACE FUNCTION _tidemark.chunk_rows(p_chunk regclass)
+    RETURNS bigint
+    LANGUAGE sql
+    STABLE
+    SET search_path = pg_catalog, pg_temp
+AS $func$
+    SELECT coalesce(nullif(public.approximate_row_count(p_chunk), 0), _tidemark.count_rows(p_chunk));
 $func$;
 COMMENT ON FUNCTION _tidemark.chunk_rows(regclass) IS
 'Rows of a chunk, as the server''s statistics estimate them; counted where there are none.';
 
 CREATE OR REPLACE VIEW public.chunk_stats AS
-SELECT CASE h.hypertable_schema WHEN 'public' THEN '' ELSE quote_ident(h.hypertable_schema) || '.' END
-       || quote_ident(h.hypertable_name) AS hypertable,
+SELECT _tidemark.label(format('%I.%I', h.hypertable_schema, h.hypertable_name)::regclass) AS hypertable,
        format('%I.%I', c.chunk_schema, c.chunk_name) AS chunk,
        c.range_start,
        c.range_end,
@@ -127,7 +112,7 @@ DECLARE
 BEGIN
     IF EXISTS (
         SELECT FROM timescaledb_information.hypertables AS h
-         WHERE format('%I.%I', h.hypertable_schema, h.hypertable_name) = _tidemark.qualified_name(p_hypertable)
+         WHERE format('%I.%I', h.hypertable_schema, h.hypertable_name)::regclass = p_hypertable
            AND h.compression_enabled
     ) THEN
         RETURN;
@@ -146,7 +131,7 @@ BEGIN
     EXECUTE format(
         'ALTER TABLE %s SET (timescaledb.compress, timescaledb.compress_segmentby = %L,'
         ' timescaledb.compress_orderby = %L)',
-        _tidemark.qualified_name(p_hypertable),
+        p_hypertable,
         (SELECT coalesce(string_agg(quote_ident(k.name), ', ' ORDER BY k.position), '')
            FROM unnest(v_segment_by) WITH ORDINALITY AS k (name, position)),
         (SELECT quote_ident(v_time) || ' DESC'
@@ -167,16 +152,13 @@ CREATE OR REPLACE FUNCTION _tidemark.compressible_chunks(p_older_than interval D
     STABLE
     SET search_path = pg_catalog, pg_temp
 AS $func$
-    SELECT t.hypertable, k.chunk, c.range_start, c.range_end
+    SELECT p.relation AS hypertable, c.chunk, c.range_start, c.range_end
       FROM public.data_policies AS p
-     CROSS JOIN LATERAL (SELECT _tidemark.policy_table(p.hypertable) AS hypertable) AS t
-      JOIN timescaledb_information.chunks AS c
-        ON format('%I.%I', c.hypertable_schema, c.hypertable_name) = _tidemark.qualified_name(t.hypertable)
-     CROSS JOIN LATERAL (SELECT format('%I.%I', c.chunk_schema, c.chunk_name)::regclass AS chunk) AS k
+     CROSS JOIN LATERAL _tidemark.chunks(p.relation) AS c
      WHERE _tidemark.edition() = 'community'
        AND c.range_end <= now() - coalesce(p_older_than, p.compress_after)
-       AND (NOT c.is_compressed OR pg_relation_size(k.chunk) > 0)
-     ORDER BY c.range_start, t.hypertable::text;
+       AND (NOT c.is_compressed OR pg_relation_size(c.chunk) > 0)
+     ORDER BY c.range_start, p.relation::text;
 $func$;
 COMMENT ON FUNCTION _tidemark.compressible_chunks(interval) IS
 'Chunks due for compression, by age or by data_policies; none on Apache-2.';
@@ -196,7 +178,7 @@ AS $func$
 BEGIN
     PERFORM _tidemark.enable_compression(
         p_hypertable,
-        (SELECT p.segment_by FROM public.data_policies AS p WHERE _tidemark.policy_table(p.hypertable) = p_hypertable)
+        (SELECT p.segment_by FROM public.data_policies AS p WHERE p.relation = p_hypertable)
     );
     PERFORM public.compress_chunk(p_chunk);
 END
@@ -246,7 +228,7 @@ AS $func$
 BEGIN
     RETURN QUERY EXECUTE format(
         'SELECT count(*), coalesce(sum(hashtextextended(ROW(%s)::text, 0)), 0)::text FROM %s',
-        p_columns, _tidemark.qualified_name(p_relation)
+        p_columns, p_relation
     );
 END
 $func$;
@@ -268,45 +250,87 @@ AS $func$
           WHERE r.hypertable = p_hypertable)
     )
       FROM public.data_policies AS p
-     WHERE _tidemark.policy_table(p.hypertable) = p_hypertable;
+     WHERE p.relation = p_hypertable;
 $func$;
 COMMENT ON FUNCTION _tidemark.expires_before(regclass) IS
 'Instant before which a hypertable''s rows have outlived data_policies; NULL where they may stay.';
 
 -- Chunks that retention would drop now, oldest first.
 CREATE OR REPLACE FUNCTION _tidemark.expired_chunks()
-    RETURNS TABLE (
-        hypertable regclass,
-        chunk regclass,
-        range_start timestamptz,
-        range_end timestamptz,
-        total_bytes bigint
-    )
+    RETURNS TABLE (hypertable regclass, chunk regclass, range_start timestamptz, range_end timestamptz)
     LANGUAGE sql
     STABLE
     SET search_path = pg_catalog, pg_temp
 AS $func$
-    SELECT t.hypertable, k.chunk, c.range_start, c.range_end, s.total_bytes
-      FROM public.data_policies AS p
-     CROSS JOIN LATERAL (SELECT _tidemark.policy_table(p.hypertable) AS hypertable) AS t
-     CROSS JOIN LATERAL public.chunks_detailed_size(t.hypertable) AS s
-      JOIN timescaledb_information.chunks AS c USING (chunk_schema, chunk_name)
-     CROSS JOIN LATERAL (SELECT format('%I.%I', c.chunk_schema, c.chunk_name)::regclass AS chunk) AS k
-     WHERE p.drop_after IS NOT NULL
-       AND c.range_end <= _tidemark.expires_before(t.hypertable)
-     ORDER BY c.range_start, t.hypertable::text;
+    WITH expiry AS MATERIALIZED ( -- once, not for every chunk
+        SELECT p.relation AS hypertable, _tidemark.expires_before(p.relation) AS before
+          FROM public.data_policies AS p
+         WHERE p.drop_after IS NOT NULL
+    )
+    SELECT e.hypertable, c.chunk, c.range_start, c.range_end
+      FROM expiry AS e
+     CROSS JOIN LATERAL _tidemark.chunks(e.hypertable) AS c
+     WHERE c.range_end <= e.before
+     ORDER BY c.range_start, e.hypertable::text;
 $func$;
 COMMENT ON FUNCTION _tidemark.expired_chunks() IS 'Chunks that retention would drop now, oldest first.';
 
--- Drops one chunk in the caller's transaction: keeps writers out of it, makes sure that every aggregate has what it
--- needs of its rows, records it, and drops it. From then on buckets that begin before its end are left as they are.
+-- Whether rows were written to a hypertable, in this range, that no refresh of its continuous aggregates has heard of.
+CREATE OR REPLACE FUNCTION _tidemark.has_late_rows(
+    p_hypertable regclass,
+    p_from timestamptz,
+    p_to timestamptz
+)
+    RETURNS boolean
+    LANGUAGE sql
+    STABLE
+    SET search_path = pg_catalog, pg_temp
+AS $func$
+    SELECT EXISTS (
+        SELECT FROM _timescaledb_catalog.continuous_aggs_hypertable_invalidation_log AS l
+          JOIN _timescaledb_catalog.hypertable AS h ON h.id = l.hypertable_id
+         WHERE format('%I.%I', h.schema_name, h.table_name)::regclass = p_hypertable
+           AND l.lowest_modified_value < _timescaledb_functions.to_unix_microseconds(p_to)
+           -- Dropping the chunk before this one is on the log, too, up to the first instant of this one.
+           AND (l.greatest_modified_value > _timescaledb_functions.to_unix_microseconds(p_from)
+                OR l.lowest_modified_value = _timescaledb_functions.to_unix_microseconds(p_from))
+    );
+$func$;
+COMMENT ON FUNCTION _tidemark.has_late_rows(regclass, timestamptz, timestamptz) IS
+'Whether rows were written that no refresh of the continuous aggregates has heard of.';
+
+-- Keeps writers out of a chunk until the transaction ends; readers go on. False where it is gone, dropped by another
+-- session meanwhile.
+CREATE OR REPLACE FUNCTION _tidemark.claim_chunk(p_chunk regclass)
+    RETURNS boolean
+    LANGUAGE plpgsql
+    VOLATILE
+    SET search_path = pg_catalog, pg_temp
+AS $func$
+BEGIN
+    IF NOT EXISTS (SELECT FROM pg_catalog.pg_class AS c WHERE c.oid = p_chunk) THEN
+        RETURN false;
+    END IF;
+    EXECUTE format('LOCK TABLE %s IN SHARE ROW EXCLUSIVE MODE', p_chunk);
+    RETURN true;
+EXCEPTION WHEN undefined_table THEN
+    RETURN false;
+END
+$func$;
+COMMENT ON FUNCTION _tidemark.claim_chunk(regclass) IS
+'Keeps writers out of a chunk until the transaction ends; false where another session has dropped it.';
+
+-- Drops a claimed chunk in the caller's transaction: makes sure that every aggregate has what it needs of its rows,
+-- records it, and drops it. From then on buckets that begin before its end are left as they are.
 -- Returns the number of rows that went, or NULL, having done nothing, where an aggregate cannot be brought up to date
--- yet: a transaction that writes to the hypertable is still running, or a continuous aggregate has not been refreshed
--- so far (CALL _tidemark.refresh_before_drop).
+-- yet: a transaction that writes to the hypertable is still running, or a continuous aggregate does not have all rows
+-- of the chunk so far (CALL _tidemark.refresh_before_drop).
 -- Raises TM607 where another chunk spans the same time, as with a second dimension.
 CREATE OR REPLACE FUNCTION _tidemark.drop_chunk(
     p_hypertable regclass,
-    p_chunk regclass
+    p_chunk regclass,
+    p_from timestamptz,
+    p_to timestamptz
 )
     RETURNS bigint
     LANGUAGE plpgsql
@@ -314,54 +338,55 @@ CREATE OR REPLACE FUNCTION _tidemark.drop_chunk(
     SET search_path = pg_catalog, pg_temp
 AS $func$
 DECLARE
-    v_chunk record;
+    v_name CONSTANT text := p_chunk::text; -- which means nothing once it is gone
     v_rows record;
     v_through timestamptz;
 BEGIN
-    EXECUTE format('LOCK TABLE %s IN SHARE ROW EXCLUSIVE MODE', _tidemark.qualified_name(p_chunk));
-    SELECT c.range_start, c.range_end INTO STRICT v_chunk
-      FROM timescaledb_information.chunks AS c
-     WHERE format('%I.%I', c.chunk_schema, c.chunk_name) = _tidemark.qualified_name(p_chunk);
-    SELECT max(_tidemark.bucket_ceiling(r.bucket, v_chunk.range_end)) INTO v_through
+    -- A refresh that reads the chunk has to end before the chunk can go: wait for it here, holding nothing it needs.
+    PERFORM pg_advisory_xact_lock(hashtextextended('tidemark.refresh ' || p_hypertable::oid, 0));
+    SELECT max(_tidemark.bucket_ceiling(r.bucket, p_to)) INTO v_through
       FROM _tidemark.rollups AS r
-     WHERE r.hypertable = p_hypertable;
-    IF EXISTS (SELECT FROM _tidemark.rollups AS r WHERE r.hypertable = p_hypertable AND NOT r.is_native) THEN
+     WHERE r.hypertable = p_hypertable
+       AND NOT r.is_native;
+    IF EXISTS (SELECT FROM _tidemark.rollup_changes AS c WHERE c.hypertable = p_hypertable)
+       OR EXISTS (SELECT FROM _tidemark.rollups AS r
+                   WHERE r.hypertable = p_hypertable
+                     AND NOT r.is_native
+                     AND r.watermark < _tidemark.bucket_ceiling(r.bucket, p_to)) THEN
         PERFORM _tidemark.refresh_source(p_hypertable, NULL, NULL, v_through, '2 seconds');
     END IF;
     IF EXISTS (SELECT FROM _tidemark.rollups AS r
                 WHERE r.hypertable = p_hypertable
-                  AND r.watermark < _tidemark.bucket_ceiling(r.bucket, v_chunk.range_end))
+                  AND (r.watermark < _tidemark.bucket_ceiling(r.bucket, p_to)
+                       OR (r.is_native AND _tidemark.has_late_rows(p_hypertable, p_from, p_to))))
     THEN
         RETURN NULL;
     END IF;
 
     SELECT r.* INTO STRICT v_rows
       FROM _tidemark.rows_checksum(p_chunk, _tidemark.column_list(p_hypertable, false)) AS r;
-    PERFORM _tidemark.record_chunk_drop(
-        p_hypertable, p_chunk, v_chunk.range_start, v_chunk.range_end, v_rows.row_count, v_rows.checksum
-    );
-    IF 1 <> (SELECT count(*) FROM public.drop_chunks(
-                 p_hypertable, older_than => v_chunk.range_end, newer_than => v_chunk.range_start))
+    -- The record reads what it is to keep, also of a table that is not on record.
+    IF EXISTS (SELECT FROM public.data_policies AS p WHERE p.relation = p_hypertable AND p.keep_dropped) THEN
+        PERFORM _tidemark.let_in('tidemark_record', p_hypertable, 'SELECT');
+    END IF;
+    PERFORM _tidemark.record_chunk_drop(p_hypertable, p_chunk, p_from, p_to, v_rows.row_count, v_rows.checksum);
+    IF ARRAY[v_name] <> ARRAY(SELECT d.chunk
+                                FROM public.drop_chunks(p_hypertable, older_than => p_to, newer_than => p_from)
+                                  AS d (chunk))
     THEN
         RAISE EXCEPTION USING ERRCODE = 'TM607',
-            MESSAGE = format('%s is not the only chunk of %s in its range', p_chunk, p_hypertable),
+            MESSAGE = format('%s is not the only chunk of %s in its range', v_name, p_hypertable),
             HINT = 'Retention takes hypertables that are divided by time alone.';
     END IF;
     UPDATE _tidemark.rollup_sources AS s
-       SET dropped_before = greatest(s.dropped_before, v_chunk.range_end),
-           oldest_chunk = coalesce(
-               (SELECT min(c.range_start)
-                  FROM timescaledb_information.chunks AS c
-                 WHERE format('%I.%I', c.hypertable_schema, c.hypertable_name)
-                       = _tidemark.qualified_name(p_hypertable)),
-               'infinity'
-           )
-     WHERE s.hypertable = p_hypertable;
+       SET dropped_before = greatest(s.dropped_before, p_to)
+     WHERE s.hypertable = p_hypertable
+       AND s.dropped_before < p_to;
     RETURN v_rows.row_count;
 END
 $func$;
-COMMENT ON FUNCTION _tidemark.drop_chunk(regclass, regclass) IS
-'Drops one chunk once its aggregates have what they need, and records it; NULL where that has to wait.';
+COMMENT ON FUNCTION _tidemark.drop_chunk(regclass, regclass, timestamptz, timestamptz) IS
+'Drops a claimed chunk once its aggregates have what they need, and records it; NULL where that has to wait.';
 
 -- Brings the continuous aggregates of a hypertable up to date before a chunk that ends at p_range_end is dropped. Has
 -- nothing to do where there are none.
@@ -383,18 +408,29 @@ COMMENT ON PROCEDURE _tidemark.refresh_before_drop(regclass, timestamptz) IS
 
 -- Drops what has outlived data_policies, chunk by chunk, each in a transaction of its own with its entry in the record.
 -- Aggregates keep what they have of the dropped rows and are never recomputed there. Nothing happens while no
--- drop_after is set. Raises TM608 where chunks had to stay because of transactions that go on writing.
+-- drop_after is set. A chunk that another session drops meanwhile is left to it. Raises TM608 where chunks had to stay
+-- because of transactions that go on writing.
 CREATE OR REPLACE PROCEDURE public.apply_retention()
     LANGUAGE plpgsql
     -- A procedure with settings of its own may not control transactions.
 AS $proc$
 DECLARE
+    v_hypertable record;
     v_chunk record;
     v_waiting integer := 0;
 BEGIN
+    FOR v_hypertable IN
+        SELECT c.hypertable, pg_catalog.max(c.range_end) AS range_end
+          FROM _tidemark.expired_chunks() AS c
+         GROUP BY c.hypertable
+    LOOP
+        CALL _tidemark.refresh_before_drop(v_hypertable.hypertable, v_hypertable.range_end);
+        COMMIT;
+    END LOOP;
     FOR v_chunk IN SELECT c.* FROM _tidemark.expired_chunks() AS c LOOP
-        CALL _tidemark.refresh_before_drop(v_chunk.hypertable, v_chunk.range_end);
-        IF _tidemark.drop_chunk(v_chunk.hypertable, v_chunk.chunk) IS NULL THEN
+        IF _tidemark.claim_chunk(v_chunk.chunk)
+           AND _tidemark.drop_chunk(v_chunk.hypertable, v_chunk.chunk, v_chunk.range_start, v_chunk.range_end) IS NULL
+        THEN
             v_waiting := v_waiting + 1;
         END IF;
         COMMIT;
@@ -402,7 +438,7 @@ BEGIN
     IF v_waiting > 0 THEN
         RAISE EXCEPTION USING ERRCODE = 'TM608',
             MESSAGE = pg_catalog.format('%s chunk(s) could not be dropped yet', v_waiting),
-            DETAIL = 'Transactions that write to their hypertable have not ended.',
+            DETAIL = 'Transactions that write to their hypertable have not ended, or rows came late.',
             HINT = 'Try again later; the other chunks that were due are dropped.';
     END IF;
 END

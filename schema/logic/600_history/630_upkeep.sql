@@ -64,13 +64,12 @@ BEGIN
         EXISTS (SELECT FROM public.data_policies AS p WHERE p.drop_after IS NOT NULL)
     );
     FOR v_policy IN
-        SELECT t.hypertable, p.compress_after, p.segment_by, (j.config ->> 'compress_after')::interval AS installed
+        SELECT p.relation AS hypertable, p.compress_after, p.segment_by, (j.config ->> 'compress_after')::interval AS installed
           FROM public.data_policies AS p
-         CROSS JOIN LATERAL (SELECT _tidemark.policy_table(p.hypertable) AS hypertable) AS t
           LEFT JOIN timescaledb_information.jobs AS j
-            ON format('%I.%I', j.hypertable_schema, j.hypertable_name) = _tidemark.qualified_name(t.hypertable)
+            ON to_regclass(format('%I.%I', j.hypertable_schema, j.hypertable_name)) = p.relation
            AND j.proc_name = 'policy_compression'
-         WHERE t.hypertable IS NOT NULL
+         WHERE _tidemark.is_hypertable(p.relation)
     LOOP
         -- A policy cannot be changed in a way that means the same in every version: it goes, and comes anew.
         CONTINUE WHEN v_policy.installed IS NOT DISTINCT FROM v_policy.compress_after;
@@ -86,8 +85,43 @@ END
 $func$;
 COMMENT ON FUNCTION _tidemark.install_jobs() IS 'Makes TimescaleDB''s jobs follow data_policies; Community only.';
 
--- Trigger of data_policies: refuses a name that is no hypertable (TM606) and makes the jobs follow.
-CREATE OR REPLACE FUNCTION _tidemark.follow_policies()
+-- The hypertable that a name means: as SQL reads it, in public where it has no schema, or as the catalogue has it,
+-- without quotes; NULL where there is none.
+CREATE OR REPLACE FUNCTION _tidemark.find_hypertable(p_name text)
+    RETURNS regclass
+    LANGUAGE plpgsql
+    STABLE
+    SET search_path = pg_catalog, pg_temp
+AS $func$
+DECLARE
+    v_parts text[];
+BEGIN
+    BEGIN
+        v_parts := parse_ident(p_name);
+    EXCEPTION WHEN invalid_parameter_value THEN
+        v_parts := '{}';
+    END;
+    -- By the catalogue, because resolving a name takes a privilege on its schema.
+    RETURN (
+        SELECT c.oid::regclass
+          FROM timescaledb_information.hypertables AS h
+          JOIN pg_catalog.pg_namespace AS n ON n.nspname = h.hypertable_schema
+          JOIN pg_catalog.pg_class AS c ON c.relnamespace = n.oid AND c.relname = h.hypertable_name
+         CROSS JOIN LATERAL (
+                   SELECT ARRAY[n.nspname, c.relname]::text[] IN (v_parts, 'public'::text || v_parts) AS as_sql
+               ) AS m
+         WHERE m.as_sql
+            OR p_name IN (n.nspname || '.' || c.relname, CASE n.nspname WHEN 'public' THEN c.relname::text END)
+         ORDER BY m.as_sql DESC
+         LIMIT 1
+    );
+END
+$func$;
+COMMENT ON FUNCTION _tidemark.find_hypertable(text) IS 'The hypertable that a name means; NULL where there is none.';
+
+-- Row trigger of data_policies, before: however a hypertable is spelled, there is one policy for it. Refuses what is no
+-- hypertable (TM606).
+CREATE OR REPLACE FUNCTION _tidemark.name_policy()
     RETURNS trigger
     LANGUAGE plpgsql
     VOLATILE
@@ -95,29 +129,76 @@ CREATE OR REPLACE FUNCTION _tidemark.follow_policies()
     SET search_path = pg_catalog, pg_temp
 AS $func$
 DECLARE
-    v_hypertable CONSTANT regclass := _tidemark.policy_table(
-        CASE TG_OP WHEN 'DELETE' THEN OLD.hypertable ELSE NEW.hypertable END
-    );
+    v_relation regclass := _tidemark.find_hypertable(NEW.hypertable);
 BEGIN
-    IF TG_OP = 'DELETE' THEN
-        IF v_hypertable IS NOT NULL AND _tidemark.edition() = 'community' THEN
-            PERFORM public.remove_compression_policy(v_hypertable, true);
-        END IF;
-    ELSIF v_hypertable IS NULL THEN
+    IF TG_OP = 'UPDATE' AND NEW.hypertable = OLD.hypertable THEN -- which may have been renamed since
+        v_relation := OLD.relation;
+    ELSIF v_relation IS NULL THEN
         RAISE EXCEPTION USING ERRCODE = 'TM606',
             MESSAGE = format('there is no hypertable %s', NEW.hypertable),
             HINT = 'Name a table of public, or one with its schema.';
+    END IF;
+    NEW.relation := v_relation;
+    NEW.hypertable := coalesce(_tidemark.label(v_relation), NEW.hypertable);
+    RETURN NEW;
+END
+$func$;
+COMMENT ON FUNCTION _tidemark.name_policy() IS
+'Row trigger of data_policies: refuses what is no hypertable, and spells its name in the one way.';
+
+CREATE OR REPLACE TRIGGER trg_name_policy BEFORE INSERT OR UPDATE ON public.data_policies
+FOR EACH ROW EXECUTE FUNCTION _tidemark.name_policy();
+COMMENT ON TRIGGER trg_name_policy ON public.data_policies IS 'One spelling, and one policy, for each hypertable.';
+
+-- Row trigger of data_policies, after: TimescaleDB's jobs follow.
+CREATE OR REPLACE FUNCTION _tidemark.follow_policies()
+    RETURNS trigger
+    LANGUAGE plpgsql
+    VOLATILE
+    SECURITY DEFINER
+    SET search_path = pg_catalog, pg_temp
+AS $func$
+BEGIN
+    -- What no policy names any more keeps no job of it.
+    IF TG_OP <> 'INSERT'
+       AND _tidemark.edition() = 'community'
+       AND _tidemark.is_hypertable(OLD.relation)
+       AND NOT EXISTS (SELECT FROM public.data_policies AS p WHERE p.relation = OLD.relation) THEN
+        PERFORM public.remove_compression_policy(OLD.relation, true);
     END IF;
     PERFORM _tidemark.install_jobs();
     RETURN NULL;
 END
 $func$;
-COMMENT ON FUNCTION _tidemark.follow_policies() IS
-'Row trigger of data_policies: refuses what is no hypertable and makes the jobs follow.';
+COMMENT ON FUNCTION _tidemark.follow_policies() IS 'Row trigger of data_policies: makes the jobs follow.';
 
 CREATE OR REPLACE TRIGGER trg_follow_policies AFTER INSERT OR UPDATE OR DELETE ON public.data_policies
 FOR EACH ROW EXECUTE FUNCTION _tidemark.follow_policies();
 COMMENT ON TRIGGER trg_follow_policies ON public.data_policies IS 'Makes TimescaleDB''s jobs follow the policies.';
+
+-- Policies of hypertables that were renamed get the new name, those of hypertables that were dropped go.
+CREATE OR REPLACE FUNCTION _tidemark.tidy_policies()
+    RETURNS void
+    LANGUAGE plpgsql
+    VOLATILE
+    SET search_path = pg_catalog, pg_temp
+AS $func$
+DECLARE
+    v_reason CONSTANT text := coalesce(current_setting('tidemark.reason', true), '');
+BEGIN
+    IF EXISTS (SELECT FROM public.data_policies AS p WHERE p.hypertable IS DISTINCT FROM _tidemark.label(p.relation))
+    THEN
+        PERFORM set_config('tidemark.reason', 'the hypertable was renamed or dropped', true);
+        DELETE FROM public.data_policies AS p WHERE _tidemark.label(p.relation) IS NULL;
+        UPDATE public.data_policies AS p
+           SET hypertable = _tidemark.label(p.relation)
+         WHERE p.hypertable <> _tidemark.label(p.relation);
+        PERFORM set_config('tidemark.reason', v_reason, true);
+    END IF;
+END
+$func$;
+COMMENT ON FUNCTION _tidemark.tidy_policies() IS
+'Policies of hypertables that were renamed get the new name, those of hypertables that were dropped go.';
 
 -- Everything that upkeep has to do, now: refreshes the aggregates, compresses what is due where that is possible, drops
 -- what has outlived data_policies. For schedulers: safe every minute, because a second one at the same time returns at
@@ -131,6 +212,7 @@ DECLARE
 BEGIN
     p_did_run := pg_catalog.pg_try_advisory_lock(c_lock); -- ends with the session, should an error occur below
     IF p_did_run THEN
+        PERFORM _tidemark.tidy_policies();
         CALL public.refresh_aggregates();
         IF _tidemark.edition() = 'community' THEN
             CALL public.compress_history();

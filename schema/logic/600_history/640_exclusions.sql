@@ -48,7 +48,7 @@ BEGIN
             ' FROM (SELECT $2 AND coalesce(%2$s) IS NOT DISTINCT FROM $3 AS is_excluded'
             '         FROM %1$s AS r WHERE %3$s AND r.%4$I = $4) AS e'
             ' WHERE %3$s AND r.%4$I = $4 AND r.is_excluded <> e.is_excluded',
-            _tidemark.qualified_name(v_target.hypertable), v_target.value_columns, v_target.is_series,
+            v_target.hypertable, v_target.value_columns, v_target.is_series,
             v_target.time_column
         ) USING p_anomaly.series, p_is_error AND v_target.leaves_out, p_anomaly.value, p_anomaly.timestamp;
     END IF;

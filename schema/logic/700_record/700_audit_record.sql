@@ -39,23 +39,6 @@ $func$;
 COMMENT ON FUNCTION _tidemark.bookkeeping_columns() IS
 'Columns that Tidemark keeps itself: an update of nothing else leaves no audit record.';
 
--- The label of a table in the record: its name, with the schema unless that is public.
-CREATE OR REPLACE FUNCTION _tidemark.relation_label(p_table regclass)
-    RETURNS text
-    LANGUAGE sql
-    STABLE
-    STRICT
-    PARALLEL SAFE
-    SET search_path = pg_catalog, pg_temp
-AS $func$
-    SELECT CASE n.nspname WHEN 'public' THEN c.relname ELSE n.nspname || '.' || c.relname END
-      FROM pg_catalog.pg_class AS c
-      JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
-     WHERE c.oid = p_table;
-$func$;
-COMMENT ON FUNCTION _tidemark.relation_label(regclass) IS
-'Label of a table: its name, with the schema unless that is public.';
-
 -- The object with the values of secrets replaced; what is NULL stays NULL.
 CREATE OR REPLACE FUNCTION _tidemark.redact(
     p_object jsonb,

@@ -119,7 +119,7 @@ BEGIN
        AND d.dimension_number = 1;
     v_inserts := coalesce(p_inserts, v_time_column IS NULL) AND v_time_column IS NULL;
     v_arguments := format(
-        '%L, %L, %L, %L, %L, %L', _tidemark.relation_label(p_table), v_keys, v_bookkeeping,
+        '%L, %L, %L, %L, %L, %L', _tidemark.label(p_table), v_keys, v_bookkeeping,
         _tidemark.secret_columns() || p_secrets, CASE WHEN p_require_reason THEN 'reason' ELSE '' END,
         coalesce(v_time_column, '')
     );

@@ -74,7 +74,7 @@ BEGIN
                                                 AND b.new_key = l.row_key))), 0) AS since,
                           l.audit_id AS until
                      FROM public.audit_log AS l
-                    WHERE l.table_name = _tidemark.relation_label(p_table)
+                    WHERE l.table_name = _tidemark.label(p_table)
                       AND jsonb_hash_extended(l.new_key, 0) = jsonb_hash_extended(v.key, 0)
                       AND l.new_key = v.key
                       AND l.audit_id BETWEEN v.since AND v.until
@@ -88,7 +88,7 @@ BEGIN
                                        AND (a.operation IN ('delete', 'truncate') OR a.new_key IS NOT NULL)),
                                    9223372036854775807)
                      FROM public.audit_log AS l
-                    WHERE l.table_name = _tidemark.relation_label(p_table)
+                    WHERE l.table_name = _tidemark.label(p_table)
                       AND jsonb_hash_extended(l.row_key, 0) = jsonb_hash_extended(v.key, 0)
                       AND l.row_key = v.key
                       AND l.new_key IS NOT NULL
@@ -97,7 +97,7 @@ BEGIN
     )
     SELECT l.*
       FROM public.audit_log AS l
-     WHERE l.table_name = _tidemark.relation_label(p_table)
+     WHERE l.table_name = _tidemark.label(p_table)
        AND l.audit_id IN (
            SELECT e.audit_id
              FROM lives AS v
@@ -135,7 +135,7 @@ CREATE OR REPLACE FUNCTION public.row_as_of(
     SET bytea_output = 'hex'
 AS $func$
 DECLARE
-    v_label CONSTANT text := _tidemark.relation_label(p_table);
+    v_label CONSTANT text := _tidemark.label(p_table);
     v_arguments CONSTANT text[] := _tidemark.audit_arguments(p_table);
     v_key jsonb := _tidemark.recorded_key(p_table, p_key);
     v_entry public.audit_log;

@@ -149,9 +149,9 @@ CREATE OR REPLACE FUNCTION _tidemark.record_chunk_drop(
     SET bytea_output = 'hex'
 AS $func$
 DECLARE
-    v_label CONSTANT text := _tidemark.relation_label(p_hypertable);
+    v_label CONSTANT text := _tidemark.label(p_hypertable);
     v_is_kept CONSTANT boolean := EXISTS (
-        SELECT FROM public.data_policies AS p WHERE p.hypertable = v_label AND p.keep_dropped
+        SELECT FROM public.data_policies AS p WHERE p.relation = p_hypertable AND p.keep_dropped
     );
     v_reason CONSTANT text := coalesce(current_setting('tidemark.reason', true), '');
     v_secrets CONSTANT text[] := coalesce(
