@@ -291,7 +291,8 @@ def seed() -> None:
 @main.command()
 @click.option("--from", "start", type=click.DateTime(["%Y-%m-%d"]), help="First date.  [default: 2000-01-01]")
 @click.option("--to", "end", type=click.DateTime(["%Y-%m-%d"]), help="Last date.  [default: end of next year]")
-@click.option("--market", "markets", multiple=True, help="Only this one; repeatable.  [default: all]")
+@click.option("--market", "markets", multiple=True,
+              help="Only this one, by code or usual name; repeatable.  [default: the eight of README]")
 def calendar(start: datetime | None, end: datetime | None, markets: tuple[str, ...]) -> None:
     """Fill market_calendar and time_index; rows of origin manual are never touched."""
     first, last = calendars.default_period()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import json
 import os
 import re
 from collections.abc import Iterable, Iterator
@@ -14,7 +15,7 @@ import psycopg
 from psycopg import sql
 from psycopg.rows import dict_row
 
-from tidemark import backup, migrations
+from tidemark import backup, calendars, migrations
 from tidemark.schema_files import schema_files
 from tidemark.sql_files import named_statements
 
@@ -79,7 +80,8 @@ def exit_code(findings: Iterable[Finding]) -> int:
 def _check(connection: psycopg.Connection, name: str) -> list[Finding]:
     try:
         with connection.transaction():
-            told = {"shipped_indexes": ",".join(_shipped_indexes()), **LIMITS}
+            told = {"shipped_indexes": ",".join(_shipped_indexes()), **LIMITS,
+                    "calendar_corrections": json.dumps(calendars.corrections())}
             for setting, value in [*_SESSION.items(), *((f"doctor.{name}", value) for name, value in told.items())]:
                 connection.execute("SELECT set_config(%s, %s, true)", (setting, str(value)))
             if name == "migrations":

@@ -413,6 +413,33 @@ SELECT 'warning' AS severity,
  WHERE r.newest > r.reach
    AND coalesce(r.refreshed_at, '-infinity') < now() - current_setting('doctor.stale_aggregate')::interval;
 
+-- name: calendars
+-- needs: public.market_calendar
+-- A calendar that has run out reads as a market that nobody knows; one made of a package known to be wrong as no better.
+SELECT 'warning' AS severity,
+       format('the calendar of %s ends on %s', c.market, max(c.date)) AS found,
+       format('tidemark calendar --market %s', c.market) AS advice
+  FROM public.market_calendar AS c
+ GROUP BY c.market
+HAVING max(c.date) < current_date + 30
+ UNION ALL
+SELECT 'warning', format('profile %s asks for the market %s, of which there is no calendar', p.name, p.market),
+       format('tidemark calendar --market %s', p.market)
+  FROM public.quality_profiles AS p
+ WHERE p.market IS NOT NULL
+   AND NOT EXISTS (SELECT FROM public.market_calendar AS c WHERE c.market = p.market)
+ UNION ALL
+SELECT 'warning', format('%s session(s) of %s are there that its exchange cancelled, or hours that it changed',
+                         count(*), c.market),
+       format('tidemark calendar --market %s', c.market)
+  FROM public.market_calendar AS c
+  JOIN jsonb_to_recordset(current_setting('doctor.calendar_corrections')::jsonb) AS f (
+           market text, date date, opens_at timestamptz
+       ) ON f.market = c.market AND f.date = c.date
+ WHERE c.origin = 'generated'
+   AND c.opens_at IS DISTINCT FROM f.opens_at
+ GROUP BY c.market;
+
 -- name: seals
 -- needs: public.audit_seals
 SELECT 'warning' AS severity,

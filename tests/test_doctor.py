@@ -350,6 +350,20 @@ def test_record_that_nobody_seals(db, limit):
         assert severities(connection, "seals") == {"ok"}
 
 
+def test_calendars_that_end_are_missing_or_wrong(tx, add):
+    assert severities(tx, "calendars") == {"ok"}
+    tx.execute("INSERT INTO market_calendar (market, date)"
+               " VALUES ('XLON', current_date + 29), ('FX', current_date + 31)")
+    tx.execute("INSERT INTO market_calendar (market, date, opens_at, closes_at, origin) VALUES"
+               " ('XHKG', '2023-09-01', '2023-09-01 01:30+00', '2023-09-01 08:00+00', 'generated'),"
+               " ('XHKG', '2023-09-08', NULL, NULL, 'generated'), ('XHKG', current_date + 31, NULL, NULL, 'generated')")
+    tx.execute("SET LOCAL tidemark.reason = 'a test'")
+    tx.execute("INSERT INTO quality_profiles (name, market) VALUES ('mars', 'MARS')")
+    said = findings(tx, "calendars")
+    assert [finding.severity for finding in said] == ["warning"] * 3
+    assert all(any(name in finding.found for finding in said) for name in ("XLON", "MARS", "1 session(s) of XHKG"))
+
+
 def test_drifted_migrations(db):
     with db.connect() as connection:
         assert severities(connection, "migrations") == {"ok"}

@@ -20,7 +20,11 @@ CREATE TYPE public.source_status AS ENUM (
 );
 COMMENT ON TYPE public.source_status IS 'Whether a source is expected to deliver.';
 
-CREATE TYPE public.calendar_origin AS ENUM ('generated', 'manual');
+CREATE TYPE public.calendar_origin AS ENUM (
+    'generated', -- by a package or a rule
+    'corrected', -- by the corrections that come with Tidemark, where a package is known to be wrong
+    'manual' -- by hand: regeneration leaves it as it is
+);
 COMMENT ON TYPE public.calendar_origin IS 'Who wrote a calendar row; regeneration never touches a manual one.';
 
 CREATE TYPE public.ingest_mode AS ENUM (

@@ -161,7 +161,8 @@ COMMENT ON COLUMN public.market_calendar.closes_at IS 'End of the session; NULL 
 COMMENT ON COLUMN public.market_calendar.break_starts_at IS 'Start of the lunch break, where the market has one.';
 COMMENT ON COLUMN public.market_calendar.break_ends_at IS 'End of the lunch break, where the market has one.';
 COMMENT ON COLUMN public.market_calendar.origin IS 'Who wrote the row; regeneration never touches a manual one.';
-COMMENT ON COLUMN public.market_calendar.origin_version IS 'Program and version that generated the row.';
+COMMENT ON COLUMN public.market_calendar.origin_version IS
+'Program and version that generated the row; of a corrected one, the announcement it rests on.';
 
 CREATE TABLE public.time_index (
     timestamp timestamptz NOT NULL,

@@ -2,8 +2,9 @@
 
 -- Stores what a generator found for one market over a range of trading dates, both ends included.
 -- p_sessions is a JSON array of objects with the columns date, is_holiday, holiday_name, is_early_close, opens_at,
--- closes_at, break_starts_at and break_ends_at. Dates that generation no longer yields are deleted. Manual rows are
--- neither changed nor deleted, rows that are the same stay untouched with the version that wrote them.
+-- closes_at, break_starts_at, break_ends_at and correction (on what a corrected row rests). Dates that generation no
+-- longer yields are deleted. Manual rows are neither changed nor deleted, rows that are the same stay untouched with the
+-- version that wrote them.
 -- Returns the numbers of rows inserted, updated and deleted, and of manual rows that stood in the way.
 CREATE OR REPLACE FUNCTION _tidemark.store_calendar(
     p_market text,
@@ -21,14 +22,14 @@ AS $func$
         SELECT r.*
           FROM jsonb_to_recordset(p_sessions) AS r (
                    date date, is_holiday boolean, holiday_name text, is_early_close boolean, opens_at timestamptz,
-                   closes_at timestamptz, break_starts_at timestamptz, break_ends_at timestamptz
+                   closes_at timestamptz, break_starts_at timestamptz, break_ends_at timestamptz, correction text
                )
          WHERE r.date BETWEEN p_from AND p_to
     ), removed AS (
         DELETE FROM public.market_calendar AS c
          WHERE c.market = p_market
            AND c.date BETWEEN p_from AND p_to
-           AND c.origin = 'generated'
+           AND c.origin <> 'manual'
            -- NOT IN is hashed; as NOT EXISTS it would become a loop in a loop, since the planner expects few rows here.
            AND c.date NOT IN (SELECT f.date FROM fresh AS f)
         RETURNING c.date
@@ -38,7 +39,9 @@ AS $func$
             origin, origin_version
         )
         SELECT p_market, f.date, f.is_holiday, f.holiday_name, f.is_early_close, f.opens_at, f.closes_at,
-               f.break_starts_at, f.break_ends_at, 'generated', p_origin_version
+               f.break_starts_at, f.break_ends_at,
+               CASE WHEN f.correction IS NULL THEN 'generated' ELSE 'corrected' END::public.calendar_origin,
+               coalesce(f.correction, p_origin_version)
           FROM fresh AS f
          ORDER BY f.date
         ON CONFLICT (market, date) DO UPDATE
@@ -49,12 +52,13 @@ AS $func$
                closes_at = EXCLUDED.closes_at,
                break_starts_at = EXCLUDED.break_starts_at,
                break_ends_at = EXCLUDED.break_ends_at,
+               origin = EXCLUDED.origin,
                origin_version = EXCLUDED.origin_version
-         WHERE c.origin = 'generated'
-           AND (c.is_holiday, c.holiday_name, c.is_early_close, c.opens_at, c.closes_at, c.break_starts_at,
+         WHERE c.origin <> 'manual'
+           AND (c.origin, c.is_holiday, c.holiday_name, c.is_early_close, c.opens_at, c.closes_at, c.break_starts_at,
                 c.break_ends_at)
                IS DISTINCT FROM
-               (EXCLUDED.is_holiday, EXCLUDED.holiday_name, EXCLUDED.is_early_close, EXCLUDED.opens_at,
+               (EXCLUDED.origin, EXCLUDED.is_holiday, EXCLUDED.holiday_name, EXCLUDED.is_early_close, EXCLUDED.opens_at,
                 EXCLUDED.closes_at, EXCLUDED.break_starts_at, EXCLUDED.break_ends_at)
         RETURNING c.xmax = 0 AS is_new -- an updated row version carries the updating transaction
     )
