@@ -15,7 +15,8 @@ CREATE TABLE public.assets (
 
     CONSTRAINT assets_pkey PRIMARY KEY (asset_id),
     CONSTRAINT assets_symbol_exchange_key UNIQUE NULLS NOT DISTINCT (symbol, exchange),
-    CONSTRAINT assets_symbol_not_blank CHECK (symbol ~ '\S')
+    CONSTRAINT assets_symbol_not_blank CHECK (symbol ~ '\S'),
+    CONSTRAINT assets_symbol_not_too_long CHECK (length(symbol) <= 200)
 );
 COMMENT ON TABLE public.assets IS 'Tradeable instruments, one row per symbol and exchange.';
 COMMENT ON COLUMN public.assets.asset_id IS 'Identity of the instrument.';

@@ -1,4 +1,5 @@
--- People and what belongs to them: accounts, watchlists, alerts, notifications.
+-- People and what belongs to them: accounts, watchlists, alerts, notifications. What a user writes and statements of
+-- others meet (prices that alerts wait for, their messages) has bounds, which leave room for any price.
 
 CREATE TABLE public.users (
     user_id uuid NOT NULL DEFAULT gen_random_uuid(),
@@ -92,7 +93,11 @@ CREATE TABLE public.watchlist_items (
     CONSTRAINT watchlist_items_watchlist_id_fkey FOREIGN KEY (watchlist_id)
     REFERENCES public.watchlists (watchlist_id) ON DELETE CASCADE,
     CONSTRAINT watchlist_items_asset_id_fkey FOREIGN KEY (asset_id) REFERENCES public.assets (asset_id),
-    CONSTRAINT watchlist_items_low_below_high CHECK (price_alert_low < price_alert_high)
+    CONSTRAINT watchlist_items_low_below_high CHECK (price_alert_low < price_alert_high),
+    CONSTRAINT watchlist_items_price_alert_high_in_range
+    CHECK (abs(price_alert_high) < 1e30 AND scale(price_alert_high) <= 30),
+    CONSTRAINT watchlist_items_price_alert_low_in_range
+    CHECK (abs(price_alert_low) < 1e30 AND scale(price_alert_low) <= 30)
 );
 CREATE INDEX watchlist_items_asset_id_idx ON public.watchlist_items (asset_id);
 COMMENT ON INDEX public.watchlist_items_asset_id_idx IS 'Lists that follow an asset.';
@@ -128,7 +133,10 @@ CREATE TABLE public.alerts (
     CONSTRAINT alerts_user_id_fkey FOREIGN KEY (user_id) REFERENCES public.users (user_id) ON DELETE CASCADE,
     CONSTRAINT alerts_asset_id_fkey FOREIGN KEY (asset_id) REFERENCES public.assets (asset_id),
     CONSTRAINT alerts_indicator_is_for_indicators CHECK (indicator IS NULL OR alert_type = 'indicator'),
-    CONSTRAINT alerts_triggered_has_instant CHECK (is_triggered = (triggered_at IS NOT NULL))
+    CONSTRAINT alerts_triggered_has_instant CHECK (is_triggered = (triggered_at IS NOT NULL)),
+    CONSTRAINT alerts_target_value_in_range CHECK (abs(target_value) < 1e30 AND scale(target_value) <= 30),
+    CONSTRAINT alerts_indicator_not_too_long CHECK (length(indicator) <= 100),
+    CONSTRAINT alerts_message_not_too_long CHECK (length(message) <= 2000)
 );
 CREATE INDEX alerts_user_id_idx ON public.alerts (user_id);
 CREATE INDEX alerts_asset_id_idx ON public.alerts (asset_id);
@@ -162,7 +170,8 @@ CREATE TABLE public.notifications (
     CONSTRAINT notifications_user_id_fkey FOREIGN KEY (user_id)
     REFERENCES public.users (user_id) ON DELETE CASCADE,
     CONSTRAINT notifications_alert_id_fkey FOREIGN KEY (alert_id)
-    REFERENCES public.alerts (alert_id) ON DELETE SET NULL
+    REFERENCES public.alerts (alert_id) ON DELETE SET NULL,
+    CONSTRAINT notifications_message_not_too_long CHECK (length(message) <= 10000)
 );
 CREATE INDEX notifications_user_id_created_at_idx ON public.notifications (user_id, created_at DESC);
 CREATE INDEX notifications_alert_id_idx ON public.notifications (alert_id);

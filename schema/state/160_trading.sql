@@ -153,7 +153,9 @@ CREATE TABLE public.backtest_configs (
     CONSTRAINT backtest_configs_tests_something CHECK (strategy_id IS NOT NULL OR rule_id IS NOT NULL),
     CONSTRAINT backtest_configs_asset_universe_not_empty CHECK (cardinality(asset_universe) > 0),
     CONSTRAINT backtest_configs_period_ordered CHECK (period_start < period_end),
-    CONSTRAINT backtest_configs_initial_capital_positive CHECK (initial_capital > 0)
+    CONSTRAINT backtest_configs_initial_capital_positive CHECK (initial_capital > 0),
+    CONSTRAINT backtest_configs_initial_capital_in_range
+    CHECK (abs(initial_capital) < 1e30 AND scale(initial_capital) <= 30)
 );
 CREATE INDEX backtest_configs_strategy_id_idx ON public.backtest_configs (strategy_id);
 CREATE INDEX backtest_configs_rule_id_idx ON public.backtest_configs (rule_id);
@@ -260,7 +262,12 @@ CREATE TABLE public.trades (
     CONSTRAINT trades_executed_has_entry_price CHECK (status <> 'executed' OR entry_price IS NOT NULL),
     CONSTRAINT trades_exit_after_entry CHECK (exit_time >= entry_time),
     CONSTRAINT trades_confidence_in_range CHECK (confidence BETWEEN 0 AND 1),
-    CONSTRAINT trades_backtest_is_marked CHECK (backtest_id IS NULL OR is_backtest)
+    CONSTRAINT trades_backtest_is_marked CHECK (backtest_id IS NULL OR is_backtest),
+    CONSTRAINT trades_quantity_in_range CHECK (abs(quantity) < 1e30 AND scale(quantity) <= 30),
+    CONSTRAINT trades_entry_price_in_range CHECK (abs(entry_price) < 1e30 AND scale(entry_price) <= 30),
+    CONSTRAINT trades_exit_price_in_range CHECK (abs(exit_price) < 1e30 AND scale(exit_price) <= 30),
+    CONSTRAINT trades_pnl_in_range CHECK (abs(pnl) < 1e60 AND scale(pnl) <= 60),
+    CONSTRAINT trades_pnl_r_in_range CHECK (abs(pnl_r) < 1e15)
 );
 CREATE INDEX trades_user_id_idx ON public.trades (user_id);
 CREATE INDEX trades_signal_id_idx ON public.trades (signal_id);
@@ -333,7 +340,11 @@ CREATE TABLE public.positions (
     CONSTRAINT positions_prices_not_negative CHECK (current_price >= 0 AND exit_price >= 0),
     CONSTRAINT positions_closed_after_opened CHECK (closed_at >= opened_at),
     CONSTRAINT positions_closed_has_exit
-    CHECK (is_open = (closed_at IS NULL) AND is_open = (exit_price IS NULL))
+    CHECK (is_open = (closed_at IS NULL) AND is_open = (exit_price IS NULL)),
+    CONSTRAINT positions_entry_price_in_range CHECK (abs(entry_price) < 1e30 AND scale(entry_price) <= 30),
+    CONSTRAINT positions_current_price_in_range CHECK (abs(current_price) < 1e30 AND scale(current_price) <= 30),
+    CONSTRAINT positions_exit_price_in_range CHECK (abs(exit_price) < 1e30 AND scale(exit_price) <= 30),
+    CONSTRAINT positions_quantity_in_range CHECK (abs(quantity) < 1e30 AND scale(quantity) <= 30)
 );
 CREATE INDEX positions_user_id_is_open_idx ON public.positions (user_id, is_open);
 CREATE INDEX positions_asset_id_idx ON public.positions (asset_id);

@@ -102,7 +102,7 @@ MUTATIONS = [
              "IF false THEN"), SESSIONS, "among_their_like"),
     Mutation("quality 3", "every anomaly is an episode", rewritten(LINKER, "> 20 AS is_head", "> 0 AS is_head"), REVIEW,
              "one_episode"),
-    Mutation("quality 3", "nobody is notified", rewritten(LINKER, "pg_notify('tidemark_anomaly', v_payload)",
+    Mutation("quality 3", "nobody is notified", rewritten(LINKER, "_tidemark.notify('tidemark_anomaly', v_payload)",
              "v_payload"), REVIEW, "one_notification"),
     Mutation("quality 3", "a confirmed error stays in later baselines",
              rewritten(JUDGE, "b.status = 'confirmed_error' AND b.value", "false AND b.value"), REVIEW,

@@ -116,6 +116,33 @@ $func$;
 COMMENT ON FUNCTION _tidemark.let_owner_in(regclass, text) IS
 'Gives Tidemark''s owner, as whom its functions run, privileges on a table that a user made elsewhere.';
 
+-- Tells who listens. Everybody may listen, so a payload holds nothing but what everybody may know: keys by which those
+-- who may read the rest find it. A notification that cannot be given is no reason to refuse what it is about: one that
+-- is too long is left out, and all are where listeners are so far behind that the queue is filling up, because a full
+-- one makes everybody's COMMIT fail.
+CREATE OR REPLACE FUNCTION _tidemark.notify(
+    p_channel text,
+    p_payload jsonb
+)
+    RETURNS void
+    LANGUAGE plpgsql
+    VOLATILE
+    SET search_path = pg_catalog, pg_temp
+AS $func$
+BEGIN
+    IF octet_length(p_payload::text) >= 8000 OR pg_notification_queue_usage() > 0.5 THEN
+        RAISE WARNING USING MESSAGE = format('nobody was notified on %s', p_channel),
+            DETAIL = format('The payload has %s bytes, the queue is filled to %s %%.', octet_length(p_payload::text),
+                            round(100 * pg_notification_queue_usage())),
+            HINT = 'A session that listens and stays in a transaction keeps the queue from being emptied.';
+        RETURN;
+    END IF;
+    PERFORM pg_notify(p_channel, p_payload::text);
+END
+$func$;
+COMMENT ON FUNCTION _tidemark.notify(text, jsonb) IS
+'Notifies a channel of what everybody may know; warns, and does not fail, where that cannot be done.';
+
 CREATE OR REPLACE FUNCTION _tidemark.set_updated_at()
     RETURNS trigger
     LANGUAGE plpgsql

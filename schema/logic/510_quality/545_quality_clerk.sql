@@ -166,7 +166,7 @@ AS $func$
 DECLARE
     v_ids bigint[];
     v_episodes bigint[];
-    v_payload text;
+    v_payload jsonb;
 BEGIN
     -- Anomalies of the series from the first verdict on, up to where rows were judged, with the episode each follows.
     WITH touched AS MATERIALIZED (
@@ -244,13 +244,11 @@ BEGIN
     IF coalesce(current_setting('tidemark.ingest_mode', true), '') NOT IN ('backfill', 'replay') THEN
         FOR v_payload IN
             SELECT jsonb_build_object(
-                       'episode_id', e.episode_id, 'table', @label@, 'series', e.series, 'from', e.starts_at,
-                       'anomalies', e.anomalies, 'severity', e.severity, 'kind', e.kind, 'z_score', e.z_score
-                   )::text
+                       'episode_id', e.episode_id, 'table', @label@, 'anomalies', e.anomalies,
+                       'severity', e.severity, 'kind', e.kind
+                   )
               FROM (
-                SELECT a.episode_id, min(a.series::text)::jsonb AS series, min(a.timestamp) AS starts_at,
-                       count(*) AS anomalies, max(a.severity) AS severity, max(a.kind) AS kind,
-                       (array_agg(a.z_score ORDER BY abs(a.z_score) DESC))[1] AS z_score
+                SELECT a.episode_id, count(*) AS anomalies, max(a.severity) AS severity, max(a.kind) AS kind
                   FROM unnest(p_new) AS n (anomaly_id)
                   JOIN public.anomalies AS a ON a.anomaly_id = n.anomaly_id
                  GROUP BY a.episode_id
@@ -258,7 +256,7 @@ BEGIN
              WHERE e.anomalies = (SELECT count(*) FROM public.anomalies AS m WHERE m.episode_id = e.episode_id)
              ORDER BY e.episode_id
         LOOP
-            PERFORM pg_notify('tidemark_anomaly', v_payload);
+            PERFORM _tidemark.notify('tidemark_anomaly', v_payload);
         END LOOP;
     END IF;
 END

@@ -19,7 +19,8 @@
 -- predictions do not count.
 --
 -- What can still fire stands in _tidemark.armed_alerts, kept by triggers on alerts and watchlist_items. Two writers
--- that reach the same alert wait for each other, and one of them fires it.
+-- that reach the same alert wait for each other, and one of them fires it. Neither what users wrote nor what they keep
+-- locked makes a writer's statement fail: what cannot be fired stays armed, for the next figure beyond its target.
 
 -- The last known price of an asset at p_at: of the newest quote or the newest bar, whichever is later. A bar counts
 -- from its start, and a quote before a bar of the same instant, a longer bar before a shorter one. For an instant in
@@ -68,6 +69,82 @@ COMMENT ON FUNCTION public.latest_price(uuid, timestamptz) IS
 'Last known price of an asset at an instant, from quotes and bars, with its own instant and origin (quote, candle); '
 'no row where nothing is known. A bar counts from its start.';
 
+-- Fires what is reached: an array of {armed_id, alert_id, item_id, ts, value}.
+CREATE OR REPLACE FUNCTION _tidemark.fire_reached(p_matches jsonb)
+    RETURNS void
+    LANGUAGE plpgsql
+    VOLATILE
+    SET search_path = pg_catalog, pg_temp
+AS $func$
+DECLARE
+    v_fired jsonb;
+BEGIN
+    -- Locked in the same order by everybody, so that two writers that reach the same alerts wait for each other instead
+    -- of failing; alerts before what is armed, as their owners do.
+    PERFORM
+       FROM public.alerts AS a
+      WHERE a.alert_id IN (SELECT m.alert_id FROM jsonb_to_recordset(p_matches) AS m (alert_id bigint))
+      ORDER BY a.alert_id
+        FOR NO KEY UPDATE;
+    PERFORM
+       FROM public.watchlist_items AS i
+      WHERE i.item_id IN (SELECT m.item_id FROM jsonb_to_recordset(p_matches) AS m (item_id uuid))
+      ORDER BY i.item_id
+        FOR NO KEY UPDATE;
+
+    -- What is still armed now fires. An alert that its owner changed meanwhile was armed anew.
+    SELECT jsonb_agg(f.*) INTO v_fired
+      FROM (
+        SELECT m.alert_id, m.item_id, m.value, a.target, a.condition, a.asset_id, a.figure,
+               coalesce(l.user_id, w.user_id) AS user_id
+          FROM jsonb_to_recordset(p_matches) AS m (
+                   armed_id bigint, alert_id bigint, item_id uuid, ts timestamptz, value numeric
+               )
+          JOIN _tidemark.armed_alerts AS a ON a.armed_id = m.armed_id
+          LEFT JOIN public.alerts AS l ON l.alert_id = m.alert_id
+          LEFT JOIN public.watchlist_items AS i ON i.item_id = m.item_id
+          LEFT JOIN public.watchlists AS w ON w.watchlist_id = i.watchlist_id
+         ORDER BY m.ts, m.armed_id
+      ) AS f;
+
+    -- The triggers of these tables take what has fired from armed_alerts.
+    UPDATE public.alerts AS a
+       SET is_triggered = true, triggered_at = clock_timestamp()
+     WHERE a.alert_id IN (SELECT f.alert_id FROM jsonb_to_recordset(v_fired) AS f (alert_id bigint));
+
+    UPDATE public.watchlist_items AS i
+       SET high_triggered_at = CASE WHEN f.is_high THEN clock_timestamp() ELSE i.high_triggered_at END,
+           low_triggered_at = CASE WHEN f.is_low THEN clock_timestamp() ELSE i.low_triggered_at END
+      FROM (SELECT g.item_id, bool_or(g.condition = 'above') AS is_high, bool_or(g.condition = 'below') AS is_low
+              FROM jsonb_to_recordset(v_fired) AS g (item_id uuid, condition text)
+             GROUP BY g.item_id) AS f
+     WHERE i.item_id = f.item_id;
+
+    INSERT INTO public.notifications (user_id, alert_id, notification_type, message)
+    SELECT f.user_id, f.alert_id, 'alert',
+           CASE WHEN a.message ~ '\S' THEN format('%s (%s)', a.message, t.event) ELSE t.event END
+      FROM jsonb_to_recordset(v_fired) AS f (
+               user_id uuid, alert_id bigint, asset_id uuid, figure text, condition text, target text, value text
+           )
+      LEFT JOIN public.alerts AS a ON a.alert_id = f.alert_id
+      JOIN public.assets AS s ON s.asset_id = f.asset_id
+      JOIN public.users AS u ON u.user_id = f.user_id AND u.enable_notifications
+     CROSS JOIN LATERAL (
+               SELECT concat_ws(' ', s.symbol, nullif(regexp_replace(f.figure, '^indicator ', ''), 'price'),
+                                CASE f.condition WHEN 'cross' THEN 'crossed' ELSE f.condition END, f.target || ':',
+                                f.value) AS event
+           ) AS t;
+
+    -- Whose it is and what was reached learns who may read it.
+    PERFORM _tidemark.notify('tidemark_alert', jsonb_strip_nulls(
+                jsonb_build_object('alert_id', f.fired -> 'alert_id', 'item_id', f.fired -> 'item_id')
+            ))
+       FROM jsonb_array_elements(v_fired) AS f (fired);
+END
+$func$;
+COMMENT ON FUNCTION _tidemark.fire_reached(jsonb) IS
+'Fires alerts and watchlist prices that were reached: marks them, tells their users, notifies tidemark_alert.';
+
 -- Fires what the figures reach. The arrays have an element per observation: series numbers those that belong together,
 -- figure names what was observed, user_id is whose own it is, first is what an observation starts with.
 CREATE OR REPLACE FUNCTION _tidemark.fire_alerts(
@@ -91,32 +168,39 @@ CREATE OR REPLACE FUNCTION _tidemark.fire_alerts(
     SET enable_mergejoin = off
     SET plan_cache_mode = force_generic_plan
     SET jit = off
+    -- As long as another writer may take, and no longer than a user may keep everybody waiting.
+    SET lock_timeout = '500ms'
 AS $func$
 DECLARE
     v_matches jsonb;
-    v_fired jsonb;
+    v_match jsonb;
 BEGIN
-    -- Crossings that do not know yet from which side learn it from the first figure of a series.
-    WITH firsts AS MATERIALIZED (
-        SELECT DISTINCT ON (o.series) o.asset_id, o.figure, o.user_id, o.first
-          FROM unnest(p_series, p_asset_ids, p_figures, p_user_ids, p_ts, p_first)
-               AS o (series, asset_id, figure, user_id, ts, first)
-         WHERE o.first > '-infinity' AND o.first < 'infinity'
-         ORDER BY o.series, o.ts
-    ), unsettled AS MATERIALIZED (
-        SELECT a.armed_id, f.first
-          FROM firsts AS f
-          JOIN _tidemark.armed_alerts AS a
-            ON a.asset_id = f.asset_id AND a.figure = f.figure AND a.waits_for_rise AND a.reach = '-infinity'
-          JOIN public.alerts AS l ON l.alert_id = a.alert_id
-         WHERE f.user_id IS NULL OR f.user_id = a.user_id
-         ORDER BY l.alert_id
-           FOR NO KEY UPDATE OF l
-    )
-    UPDATE _tidemark.armed_alerts AS a
-       SET waits_for_rise = u.first < a.target::double precision, reach = a.target
-      FROM unsettled AS u
-     WHERE a.armed_id = u.armed_id AND a.target::double precision <> u.first;
+    -- Crossings that do not know yet from which side learn it from the first figure of a series; those that are
+    -- locked from a later one.
+    BEGIN
+        WITH firsts AS MATERIALIZED (
+            SELECT DISTINCT ON (o.series) o.asset_id, o.figure, o.user_id, o.first
+              FROM unnest(p_series, p_asset_ids, p_figures, p_user_ids, p_ts, p_first)
+                   AS o (series, asset_id, figure, user_id, ts, first)
+             WHERE o.first > '-infinity' AND o.first < 'infinity'
+             ORDER BY o.series, o.ts
+        ), unsettled AS MATERIALIZED (
+            SELECT a.armed_id, f.first
+              FROM firsts AS f
+              JOIN _tidemark.armed_alerts AS a
+                ON a.asset_id = f.asset_id AND a.figure = f.figure AND a.waits_for_rise AND a.reach = '-infinity'
+              JOIN public.alerts AS l ON l.alert_id = a.alert_id
+             WHERE f.user_id IS NULL OR f.user_id = a.user_id
+             ORDER BY l.alert_id
+               FOR NO KEY UPDATE OF l
+        )
+        UPDATE _tidemark.armed_alerts AS a
+           SET waits_for_rise = u.first < a.target::double precision, reach = a.target
+          FROM unsettled AS u
+         WHERE a.armed_id = u.armed_id AND a.target::double precision <> u.first;
+    EXCEPTION WHEN lock_not_available OR transaction_rollback THEN
+        NULL;
+    END;
 
     -- A step is an observation that goes further than all before it in its series, and reaches what lies between. So
     -- each alert is found once, by its target, however many observations there are.
@@ -155,66 +239,23 @@ BEGIN
         RETURN;
     END IF;
 
-    -- Locked in the same order by everybody, so that two writers that reach the same alerts wait for each other instead
-    -- of failing; alerts before what is armed, as their owners do.
-    PERFORM
-       FROM public.alerts AS a
-      WHERE a.alert_id IN (SELECT m.alert_id FROM jsonb_to_recordset(v_matches) AS m (alert_id bigint))
-      ORDER BY a.alert_id
-        FOR NO KEY UPDATE;
-    PERFORM
-       FROM public.watchlist_items AS i
-      WHERE i.item_id IN (SELECT m.item_id FROM jsonb_to_recordset(v_matches) AS m (item_id uuid))
-      ORDER BY i.item_id
-        FOR NO KEY UPDATE;
-
-    -- What is still armed now fires. An alert that its owner changed meanwhile was armed anew.
-    SELECT jsonb_agg(f.*) INTO v_fired
-      FROM (
-        SELECT m.alert_id, m.item_id, m.ts, m.value, a.target, a.condition, a.asset_id, a.figure,
-               coalesce(l.user_id, w.user_id) AS user_id, l.message
-          FROM jsonb_to_recordset(v_matches) AS m (
-                   armed_id bigint, alert_id bigint, item_id uuid, ts timestamptz, value numeric
-               )
-          JOIN _tidemark.armed_alerts AS a ON a.armed_id = m.armed_id
-          LEFT JOIN public.alerts AS l ON l.alert_id = m.alert_id
-          LEFT JOIN public.watchlist_items AS i ON i.item_id = m.item_id
-          LEFT JOIN public.watchlists AS w ON w.watchlist_id = i.watchlist_id
-         ORDER BY m.ts, m.armed_id
-      ) AS f;
-
-    -- The triggers of these tables take what has fired from armed_alerts.
-    UPDATE public.alerts AS a
-       SET is_triggered = true, triggered_at = clock_timestamp()
-     WHERE a.alert_id IN (SELECT f.alert_id FROM jsonb_to_recordset(v_fired) AS f (alert_id bigint));
-
-    UPDATE public.watchlist_items AS i
-       SET high_triggered_at = CASE WHEN f.is_high THEN clock_timestamp() ELSE i.high_triggered_at END,
-           low_triggered_at = CASE WHEN f.is_low THEN clock_timestamp() ELSE i.low_triggered_at END
-      FROM (SELECT g.item_id, bool_or(g.condition = 'above') AS is_high, bool_or(g.condition = 'below') AS is_low
-              FROM jsonb_to_recordset(v_fired) AS g (item_id uuid, condition text)
-             GROUP BY g.item_id) AS f
-     WHERE i.item_id = f.item_id;
-
-    INSERT INTO public.notifications (user_id, alert_id, notification_type, message)
-    SELECT f.user_id, f.alert_id, 'alert',
-           CASE WHEN f.message ~ '\S' THEN format('%s (%s)', f.message, t.event) ELSE t.event END
-      FROM jsonb_to_recordset(v_fired) AS f (
-               user_id uuid, alert_id bigint, asset_id uuid, figure text, condition text, target text, value text,
-               message text
-           )
-      JOIN public.assets AS s ON s.asset_id = f.asset_id
-      JOIN public.users AS u ON u.user_id = f.user_id AND u.enable_notifications
-     CROSS JOIN LATERAL (
-               SELECT concat_ws(' ', s.symbol, nullif(regexp_replace(f.figure, '^indicator ', ''), 'price'),
-                                CASE f.condition WHEN 'cross' THEN 'crossed' ELSE f.condition END, f.target || ':',
-                                f.value) AS event
-           ) AS t;
-
-    PERFORM pg_notify('tidemark_alert', jsonb_strip_nulls(
-                f.fired - 'message' || jsonb_build_object('figure', left(f.fired ->> 'figure', 100))
-            )::text)
-       FROM jsonb_array_elements(v_fired) AS f (fired);
+    -- What users wrote, or keep locked, must not make the statement fail that brought the figures. If not all can be
+    -- fired, each is tried on its own, and what cannot be fired stays armed.
+    BEGIN
+        PERFORM _tidemark.fire_reached(v_matches);
+    EXCEPTION WHEN OTHERS THEN
+        PERFORM set_config('lock_timeout', '10ms', true);
+        FOR v_match IN SELECT m FROM jsonb_array_elements(v_matches) AS m LOOP
+            BEGIN
+                PERFORM _tidemark.fire_reached(jsonb_build_array(v_match));
+            EXCEPTION WHEN OTHERS THEN
+                RAISE WARNING USING ERRCODE = SQLSTATE,
+                    MESSAGE = 'an alert was reached and could not be fired',
+                    DETAIL = concat('alert_id: ' || (v_match ->> 'alert_id'), 'item_id: ' || (v_match ->> 'item_id')),
+                    HINT = 'It stays armed.';
+            END;
+        END LOOP;
+    END;
 END
 $func$;
 REVOKE ALL ON FUNCTION _tidemark.fire_alerts(
@@ -225,8 +266,7 @@ COMMENT ON FUNCTION _tidemark.fire_alerts(
     integer[], uuid[], text[], uuid[], timestamptz[], double precision[], double precision[],
     double precision[]
 ) IS
-'Fires the alerts and watchlist prices that series of figures reach: marks them, tells their users, notifies '
-'tidemark_alert.';
+'Fires the alerts and watchlist prices that series of figures reach; never fails because of one of them.';
 
 -- The statement triggers below do the same for a table each. If what the statement brought reaches anything, they take
 --
