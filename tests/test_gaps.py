@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from datetime import UTC, date, datetime, timedelta
 from itertools import pairwise
@@ -67,6 +68,24 @@ def expected(connection: psycopg.Connection, market: str | None, interval: str, 
 
 
 # Which bars are expected
+
+
+@pytest.mark.parametrize("interval", ["1m", "15m", "4h", "1d", "1w", "1M"])
+@pytest.mark.parametrize("market", [None, "XNYS", "XTKS", "XHKG", "FX", "24/7"])
+def test_bars_counted_by_day_are_those_that_are_listed(tx, calendar_2024, market, interval):
+    for start, end in ((utc(2024, 3, 8), utc(2024, 3, 13)), (utc(2024, 7, 3, 14, 7), utc(2024, 7, 9, 15, 31))):
+        counted = tx.execute(
+            "SELECT day, bars FROM _tidemark.expected_by_day(%s, %s, %s, %s) ORDER BY 1", [market, interval, start, end]
+        ).fetchall()
+        listed = Counter(at.astimezone(UTC).replace(hour=0, minute=0)
+                         for at, _ in expected(tx, market, interval, start, end))
+        assert counted == sorted(listed.items())
+
+
+def test_nothing_is_counted_where_the_calendar_does_not_reach(tx, calendar_2024):
+    for market, end in (("XNYS", utc(2026, 1, 1)), ("MARS", utc(2024, 7, 1)), (None, utc(2024, 1, 1))):
+        assert tx.execute("SELECT * FROM _tidemark.expected_by_day(%s, '1h', %s, %s)",
+                          [market, utc(2024, 6, 1), end]).fetchall() == []
 
 
 @pytest.mark.parametrize("interval", PERIODS)
@@ -389,28 +408,51 @@ def test_coverage_says_how_stale_a_series_is(tx, add):
     }
 
 
-def rows_read(connection: psycopg.Connection) -> tuple[int, int]:
-    """Sequential scans of chunks, and rows fetched from them through an index, by this transaction so far."""
-    return connection.execute(
-        "SELECT coalesce(sum(seq_scan), 0)::int, coalesce(sum(idx_tup_fetch), 0)::int "
-        "  FROM pg_stat_xact_all_tables WHERE relname LIKE '%\\_hyper\\_%'"
-    ).fetchone()
+def test_coverage_and_the_report_read_no_rows_of_days_that_are_over(db):
+    """However many there are; what has not been precomputed yet is the last day, 24 rows a series."""
+    with db.connect() as connection:
+        add = adder(connection)
+        connection.execute("SET tidemark.ingest_mode = 'backfill'")
+        for source in [add("sources", interval="1h") for _ in range(4)]:
+            deliver(connection, source, every(HOUR, utc(2024, 1, 1), utc(2024, 7, 1)))
+        for asset in [add("assets") for _ in range(4)]:
+            candles(connection, asset, "1h", every(HOUR, utc(2024, 1, 1), utc(2024, 3, 1)))
+        connection.execute("CALL refresh_aggregates()")
+        connection.execute("ANALYZE")
+        for view, count in (("coverage", 8), ("quality_report", 4 * (182 + 60))):
+            plan = connection.execute(f"EXPLAIN (ANALYZE, FORMAT JSON) SELECT * FROM {view}").fetchone()[0][0]["Plan"]
+            assert plan["Actual Rows"] == count
+            raw = {name for (name,) in connection.execute(
+                "SELECT relname FROM unnest('{timeseries_data,candles}'::regclass[]) AS h, show_chunks(h) AS c"
+                " JOIN pg_class ON oid = c")}
+            read = list(rows_of(plan, raw))
+            ends = 2 * 8 if view == "coverage" else 4 * 24
+            assert sum(read) <= 4 * 24 + ends, "the day that is not over, and of each series its first and last row"
 
 
-def test_coverage_reads_two_rows_per_series(tx, add):
-    tx.execute("SET LOCAL tidemark.ingest_mode = 'backfill'")
-    sources = [add("sources", interval="1h") for _ in range(4)]
-    for source in sources:
-        deliver(tx, source, every(HOUR, utc(2024, 1, 1), utc(2024, 7, 1)))
-    assets = [add("assets") for _ in range(4)]
-    for asset in assets:
-        candles(tx, asset, "1h", every(HOUR, utc(2024, 1, 1), utc(2024, 3, 1)))
-    tx.execute("ANALYZE timeseries_data, candles")
-    scans, fetched = rows_read(tx)
-    assert len(coverage(tx)) == 8
-    assert rows_read(tx) == (scans, fetched + 2 * 8)
-    tx.execute("SELECT min(timestamp) FROM timeseries_data GROUP BY source_id").fetchall()
-    assert rows_read(tx) > (scans, fetched + 2 * 8), "reading everything would have shown"
+def rows_of(node: dict, tables: set[str]) -> Iterator[float]:
+    """Rows that a plan got from these tables."""
+    if node.get("Relation Name") in tables:
+        yield node["Actual Rows"] * node["Actual Loops"]
+    for child in node.get("Plans", []):
+        yield from rows_of(child, tables)
+
+
+def test_coverage_ends_where_chunks_were_dropped(db):
+    with db.connect() as connection:
+        source = adder(connection)("sources", interval="1h")
+        deliver(connection, source, every(HOUR, utc(2024, 1, 1), utc(2024, 4, 1)))
+        connection.execute("CALL refresh_aggregates()")
+        assert [row[5:] for row in coverage(connection)] == [(utc(2024, 1, 1), utc(2024, 3, 31, 23))]
+        connection.execute("SELECT drop_chunks('timeseries_data', older_than => timestamptz '2024-02-25 00:00+00')")
+        first = connection.execute("SELECT min(timestamp) FROM timeseries_data").fetchone()[0]
+        assert first > utc(2024, 1, 15)
+        for _ in range(2):
+            assert [row[5:] for row in coverage(connection)] == [(first, utc(2024, 3, 31, 23))]
+            assert connection.execute("SELECT min(day) FROM quality_report").fetchone() == (first,)
+            connection.execute("CALL refresh_aggregates()")
+        kept = connection.execute("SELECT min(day) FROM timeseries_data_days").fetchone()
+        assert kept == (utc(2024, 1, 1),)
 
 
 def test_find_gaps_opens_only_the_chunks_of_its_period(db):

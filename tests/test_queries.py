@@ -20,13 +20,15 @@ ASSET = "00000000-0000-4000-8000-000000000001"
 SAMPLES = {  # for parameters without a default
     "latest_candles": {"symbol": "AAPL"},
     "gaps": {"source": "daily", "until": "2024-05-23"},
+    "series_named": {"name": "aapl"},
     "row_audit": {"table": "assets", "key": json.dumps({"asset_id": ASSET})},
 }
 WEEKS = 20  # candles are cut into chunks of seven days, from a Thursday
 ROWS = {  # answers in the database of the fixture below
     "latest_candles": 30, "latest_indicators": 1, "active_signals": 2, "latest_signal_per_asset": 1, "daily_bars": 5,
     "price_statistics": 2, "recent_changes": 2, "average_price": 2, "latest_points": 1, "strategy_performance": 1,
-    "trades_by_asset": 2, "data_quality": 3, "gaps": 1, "latest_prices": 2, "weekly_bars": 5,
+    "trades_by_asset": 2, "data_quality": 3, "series_named": 1, "freshness": 3, "quality_trend": 140,
+    "growth": 10, "record": 1, "chart_bars": 0, "gaps": 1, "latest_prices": 2, "weekly_bars": 5,
 }
 CHUNKS = [  # query, parameters, most chunks it may touch
     ("latest_candles", {"symbol": "AAPL", "count": "3"}, 1),

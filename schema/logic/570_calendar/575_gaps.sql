@@ -1,4 +1,4 @@
--- What is missing: bars that the calendar expects and nobody delivered, how far each series reaches, stale runs.
+-- What is missing: bars that the calendar expects and nobody delivered, stale runs.
 
 CREATE OR REPLACE FUNCTION _tidemark.bar_length(p_interval public.candle_interval)
     RETURNS interval
@@ -414,65 +414,6 @@ END
 $func$;
 COMMENT ON FUNCTION public.find_candle_gaps(uuid, public.candle_interval, timestamptz, timestamptz, text) IS
 'Bars missing from an asset''s candles in a period, as ranges, by a market''s calendar.';
-
--- How far each series reaches, from the two ends of its primary key: the rows between are never read, whatever
--- their number. A LATERAL per series, because min() and max() over a GROUP BY would read them all. Bars of candles
--- are looked for under every length, because a skip through the key would have to touch every chunk.
-CREATE OR REPLACE VIEW public.coverage AS
-SELECT 'timeseries_data'::text AS table_name,
-       s.source_id,
-       s.asset_id,
-       s.interval,
-       s.name,
-       f.timestamp AS first_at,
-       l.timestamp AS last_at,
-       CASE WHEN s.status = 'active' THEN _tidemark.open_time(
-           _tidemark.source_market(s.source_id),
-           l.timestamp + coalesce(_tidemark.bar_length(s.interval), interval '0'), now()
-       ) END AS stale_for
-  FROM public.sources AS s
-  LEFT JOIN LATERAL (
-       SELECT t.timestamp FROM public.timeseries_data AS t
-        WHERE t.source_id = s.source_id ORDER BY t.timestamp LIMIT 1
-       ) AS f ON true
-  LEFT JOIN LATERAL (
-       SELECT t.timestamp FROM public.timeseries_data AS t
-        WHERE t.source_id = s.source_id AND f.timestamp IS NOT NULL ORDER BY t.timestamp DESC LIMIT 1
-       ) AS l ON true
- UNION ALL
-SELECT 'candles',
-       NULL,
-       a.asset_id,
-       i.interval,
-       a.symbol,
-       f.ts,
-       l.ts,
-       CASE WHEN a.is_active THEN _tidemark.open_time(
-           _tidemark.asset_market(a.asset_id), l.ts + _tidemark.bar_length(i.interval), now()
-       ) END
-  FROM public.assets AS a
- CROSS JOIN unnest(enum_range(NULL::public.candle_interval)) AS i (interval)
- CROSS JOIN LATERAL (
-       SELECT c.ts FROM public.candles AS c
-        WHERE c.asset_id = a.asset_id AND c.interval = i.interval ORDER BY c.ts LIMIT 1
-       ) AS f
- CROSS JOIN LATERAL (
-       SELECT c.ts FROM public.candles AS c
-        WHERE c.asset_id = a.asset_id AND c.interval = i.interval ORDER BY c.ts DESC LIMIT 1
-       ) AS l;
-COMMENT ON VIEW public.coverage IS
-'What data there is: every source, and every asset and bar length that has candles, with its first and last row.';
-COMMENT ON COLUMN public.coverage.table_name IS 'Hypertable that holds the series.';
-COMMENT ON COLUMN public.coverage.source_id IS 'Source, for timeseries_data.';
-COMMENT ON COLUMN public.coverage.asset_id IS 'Asset of the candles, or that the source is about.';
-COMMENT ON COLUMN public.coverage.interval IS 'Distance between rows; NULL for an irregular source.';
-COMMENT ON COLUMN public.coverage.name IS 'Name of the source, or symbol of the asset.';
-COMMENT ON COLUMN public.coverage.first_at IS 'First row; NULL for a source that never delivered.';
-COMMENT ON COLUMN public.coverage.last_at IS 'Last row.';
-COMMENT ON COLUMN public.coverage.stale_for IS
-'Open-market time since the last bar ended: above one interval, bars are missing at the end. NULL for a series that '
-'never delivered or is not expected to (a source paused or retired, an asset that no longer trades), and where the '
-'market''s calendar does not reach.';
 
 -- Behind stale_runs and stale_candle_runs: the runs of a source where p_source_id is given, else of candles.
 CREATE OR REPLACE FUNCTION _tidemark.series_stale_runs(

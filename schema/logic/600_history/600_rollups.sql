@@ -637,8 +637,12 @@ BEGIN
       JOIN pg_catalog.pg_attribute AS a ON a.attrelid = d.refobjid AND a.attnum = d.refobjsubid AND a.attnum > 0
      WHERE r.hypertable = p_hypertable
        AND d.refobjid = p_hypertable;
-    SELECT CASE WHEN bool_or(r.filter IS NULL) THEN 'true'
-                ELSE replace(string_agg(DISTINCT '(' || r.filter || ')', ' OR '), '{time}', v_time) END
+    -- What is before the last whole bucket of an aggregate that counts it; those made from it have longer buckets. The
+    -- sub-select is evaluated once a statement.
+    SELECT replace(string_agg(DISTINCT format(
+               '({time} < (SELECT public.time_bucket(%L::interval, v_logged_before)) AND (%s))',
+               r.bucket, coalesce(r.filter, 'true')
+           ), ' OR '), '{time}', v_time)
       INTO v_filter
       FROM _tidemark.rollups AS r
      WHERE r.hypertable = p_hypertable

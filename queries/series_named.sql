@@ -1,0 +1,22 @@
+-- Which series does a name mean?
+-- parameters: name text, interval text = any
+-- columns: table_name text, source_id integer, asset_id uuid, interval candle_interval, name text, exchange text,
+--   data_type source_data_type, first_at timestamptz, last_at timestamptz, market text
+-- cost: two index look-ups for a source, and two for each length of bar that an asset of that symbol has
+SELECT c.table_name,
+       c.source_id,
+       c.asset_id,
+       c.interval,
+       c.name,
+       a.exchange,
+       s.data_type,
+       c.first_at,
+       c.last_at,
+       CASE WHEN c.source_id IS NULL THEN _tidemark.asset_market(c.asset_id)
+            ELSE _tidemark.source_market(c.source_id) END AS market
+  FROM public.coverage AS c
+  LEFT JOIN public.sources AS s ON s.source_id = c.source_id
+  LEFT JOIN public.assets AS a ON a.asset_id = c.asset_id AND c.source_id IS NULL
+ WHERE lower(c.name) = lower(:'name')
+   AND (:'interval' = 'any' OR c.source_id IS NOT NULL OR c.interval::text = :'interval')
+ ORDER BY c.name = :'name' DESC, c.table_name DESC, a.exchange ASC NULLS FIRST, c.interval DESC;
