@@ -1,7 +1,6 @@
 # Everything a person types. `make` alone lists it.
 # Where no terminal is there to ask on, calling make is the consent to install PostgreSQL with TimescaleDB.
 
-SHELL := /bin/bash
 .DEFAULT_GOAL := help
 PYTHON ?= python3
 VENV := .venv
@@ -15,14 +14,19 @@ HAS_URL := $(shell test -n "$$DATABASE_URL" || grep -qs '^DATABASE_URL=.' .env &
 help: ## List the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 12
 
-$(VENV)/installed: pyproject.toml
+# A virtual environment knows its own path: a checkout that was renamed gets a new one.
+MOVED := $(shell test "$$(cat $(VENV)/installed 2>/dev/null)" = "$(CURDIR)" || echo moved)
+moved: ;
+
+$(VENV)/installed: pyproject.toml $(MOVED)
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Tidemark needs Python 3.11 or newer"; exit 2; }
 	@$(PYTHON) -c 'import ensurepip' 2>/dev/null || { echo "installing the package python3-venv" >&2; $(SUDO) sh -c \
-		'apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -qq $(YES) python3-venv >/dev/null'; } \
-		|| { echo "Tidemark needs Python's venv module: install python3-venv" >&2; exit 2; }
-	@$(PYTHON) -m venv $(VENV)
-	@$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[archive,calendar,dev]'
-	@touch $@
+		'apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -qq $(YES) python3-venv >&2'; } \
+		|| { echo "python3-venv could not be installed, for the reason above: Tidemark needs Python's venv module" >&2; exit 2; }
+	@$(PYTHON) -m venv --clear $(VENV)
+	@$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[archive,calendar,dev]' \
+		|| { echo "pip could not install what Tidemark needs, for the reason above (no network? a full disk?)" >&2; exit 2; }
+	@printf '%s\n' "$(CURDIR)" >$@
 
 .PHONY: install
 install: $(VENV)/installed ## Make the virtual environment
@@ -81,7 +85,10 @@ docs: migrate ## Write docs/reference.md and docs/pictures/ from the database; p
 up: ## Start TimescaleDB Community in Docker and wait until it is healthy
 	@docker compose up --detach --wait
 
+# From here and not from the environment, which a renamed checkout has lost.
 .PHONY: clean
-clean: ## Stop this checkout's own server and remove the virtual environment; data stay
-	@test ! -x $(TIDEMARK) || $(TIDEMARK) down
+clean: ## Stop this checkout's own servers and remove the virtual environment; data stay
+	@test ! -d $(VENV) || { mkdir -p $(VENV)/here && ln -sfn ../../runner $(VENV)/here/tidemark \
+		&& PYTHONPATH=$(VENV)/here $(BIN)/python -c 'from tidemark.cli import main; main()' down; } \
+		|| echo "servers of this checkout that run could not be stopped: make migrate, then make clean" >&2
 	@rm -rf $(VENV)

@@ -1,5 +1,5 @@
 -- Which bars of a source are missing?
--- parameters: source text, since timestamptz = -infinity, until timestamptz = infinity
+-- parameters: source text in sources.name, since timestamptz = -infinity, until timestamptz = infinity
 -- columns: gap_start timestamptz, gap_end timestamptz, missing_bars bigint
 -- cost: the rows of that source in the period
 SELECT g.gap_start,

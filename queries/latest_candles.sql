@@ -1,5 +1,5 @@
 -- What are the latest candles of an asset?
--- parameters: symbol text, interval candle_interval = 1d, count integer = 30
+-- parameters: symbol text in assets.symbol, interval candle_interval = 1d, count integer = 30
 -- columns: exchange text, ts timestamptz, open double precision, high double precision, low double precision,
 --   close double precision, volume double precision
 -- cost: the newest chunks only, until enough bars are found, through the primary key

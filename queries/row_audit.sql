@@ -1,5 +1,5 @@
 -- Who changed a row, when and why?
--- parameters: table text, key jsonb
+-- parameters: table text in relations, key jsonb
 -- columns: audit_id bigint, changed_at timestamptz, operation audit_operation, changed_by text, db_role text,
 --   reason text, changed_fields text[], old_values jsonb, new_values jsonb
 -- cost: the changes of that row, through an index; key is its primary key, e.g. {"rule_id": 1}

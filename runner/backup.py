@@ -175,6 +175,8 @@ def verify(directory: Path, *, say: Say = _quiet) -> Manifest:
 
 def read_manifest(directory: Path) -> Manifest:
     """The manifest of the backup in `directory`."""
+    if (directory / MANIFEST).exists() and not (directory / MANIFEST).is_file():
+        raise Problem(f"{directory / MANIFEST} is not a file", exit_code=2)  # a pipe would keep us waiting
     try:
         content = json.loads((directory / MANIFEST).read_text())
         if content["format"] != FORMAT:

@@ -11,7 +11,7 @@ from dataclasses import asdict
 from datetime import UTC, datetime
 from importlib import resources
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import click
 import psycopg
@@ -20,40 +20,10 @@ from tidemark import backup as backups
 from tidemark import calendars, catalog, config, lifecycle, loader, migrations, parquet, provision, server
 from tidemark import doctor as examination
 from tidemark import query as questions
+from tidemark.boundary import ELSEWHERE, Verbs
 from tidemark.database import child_environment, connect, normalise, where
 from tidemark.errors import Problem
 from tidemark.installation import NoInstallation, find_installation
-
-ELSEWHERE = {  # the words of the applications' own tools, and what they are here
-    "upgrade": "migrate", "init": "migrate", "downgrade": "rollback", "current": "status", "generate": "new",
-    "revision": "new",
-}
-
-
-class Verbs(click.Group):
-    """Errors are one line on standard error; other tools' words lead to the right verb."""
-
-    def resolve_command(self, context: click.Context, args: list[str]) -> Any:
-        if args and args[0] in ELSEWHERE:
-            raise click.UsageError(f"there is no {args[0]!r} here: use tidemark {ELSEWHERE[args[0]]}", context)
-        return super().resolve_command(context, args)
-
-    def invoke(self, context: click.Context) -> Any:
-        try:
-            return super().invoke(context)
-        except Problem as problem:
-            _fail(problem)
-        except psycopg.Error as error:
-            diag = error.diag
-            _fail(Problem(
-                diag.message_primary or str(error), hint=diag.message_hint or "",
-                detail=", ".join(filter(None, [diag.message_detail, diag.sqlstate and f"SQLSTATE {diag.sqlstate}"])),
-            ))
-
-
-def _fail(problem: Problem) -> NoReturn:
-    click.echo(f"tidemark: {problem}", err=True)
-    sys.exit(problem.exit_code)
 
 
 def _url() -> str:
@@ -63,6 +33,30 @@ def _url() -> str:
 def database(*, limited: bool = False) -> psycopg.Connection:
     """A connection to the database the caller means; the server's time limits hold only where `limited`."""
     return connect(_url(), limited=limited)
+
+
+def _state() -> Problem | None:
+    """Why something that `schema/` makes is not in the database; None where the database has all of it."""
+    with database() as connection:
+        plan = migrations.make_plan(connection)
+        if plan.up_to_date:
+            return None
+        what = "behind schema/" if plan.applied else "not migrated"
+        return Problem(f"{where(connection)} is {what}", hint="run: tidemark migrate", exit_code=2)
+
+
+Verbs.state_of = staticmethod(_state)
+
+
+def _ask(question: str) -> bool:
+    """The question goes to standard error, as standard output may be a file or nowhere."""
+    return click.confirm(question, err=True)
+
+
+def _agree(question: str, yes: bool) -> None:
+    """Go on only where somebody agrees."""
+    if not yes and not _ask(question):
+        raise click.Abort
 
 
 def _say(line: str) -> None:
@@ -101,16 +95,17 @@ def up(edition: str | None, install_only: bool, yes: bool) -> None:
     try:
         find_installation(edition)
     except NoInstallation:
-        provision.provision(click.confirm, yes=yes, say=_say)
+        provision.provision(_ask, yes=yes, say=_say)
     if not install_only:
-        click.echo(server.up(edition).url())
+        click.echo(server.up(edition, say=_say).url())
 
 
 @main.command()
-@click.option("--edition", type=click.Choice(["community", "apache"]), help="Stop this one.  [default: the last one]")
+@click.option("--edition", type=click.Choice(["community", "apache"]), help="Stop those of this one.  [default: all]")
 def down(edition: str | None) -> None:
-    """Stop this checkout's own server; its data stay."""
-    click.echo("stopped" if server.down(edition) else "was not running")
+    """Stop this checkout's own servers; their data stay."""
+    stopped = server.down(edition)
+    click.echo(f"stopped {', '.join(stopped)}" if stopped else "was not running")
 
 
 @main.command()
@@ -147,7 +142,7 @@ def migrate(print_sql: bool) -> None:
         _say("nothing to do" if done.up_to_date else
              f"applied {len(done.pending)} state and {len(done.logic)} logic files")
         click.echo(f"the database is {where(connection)}")
-        click.echo("next: make demo, or tidemark psql")
+        click.echo("next: tidemark seed, or tidemark psql")
 
 
 @main.command()
@@ -158,9 +153,8 @@ def migrate(print_sql: bool) -> None:
 def rollback(count: int, everything: bool, yes: bool) -> None:
     """Undo the last state files and the data in their tables. Logic goes with them; migrate puts it back."""
     with database() as connection:
-        if not yes:
-            what = "every table" if everything else f"the last {count} state file(s)"
-            click.confirm(f"Undo {what} of {where(connection)}, data included?", abort=True)
+        what = "every table" if everything else f"the last {count} state file(s)"
+        _agree(f"Undo {what} of {where(connection)}, data included?", yes)
         undone = migrations.rollback(connection, None if everything else count, _say)
         click.echo(f"undone: {', '.join(undone) or 'nothing'}")
 
@@ -320,8 +314,7 @@ def reset(yes: bool) -> None:
     """Delete everything Tidemark keeps in the database and build it anew."""
     address = _url()
     with connect(address) as connection:
-        if not yes:
-            click.confirm(f"Delete all data in {where(connection)}?", abort=True)
+        _agree(f"Delete all data in {where(connection)}?", yes)
         migrations.rollback(connection, None, _say)
     with connect(address) as connection:  # the extension cannot come back into the session that dropped it
         migrations.migrate(connection, _say)
@@ -333,6 +326,8 @@ def reset(yes: bool) -> None:
 @click.option("--to", "end", type=click.DateTime(), help="… up to here, itself left out.")
 def refresh(start: datetime | None, end: datetime | None) -> None:
     """Bring all aggregates up to date; with bounds, recompute what lies between them."""
+    if start and end and start >= end:
+        raise Problem("there is nothing between --from and --to", hint="--from comes before --to", exit_code=2)
     with database() as connection:
         lifecycle.refresh(connection, start and start.replace(tzinfo=UTC), end and end.replace(tzinfo=UTC))
 
@@ -342,6 +337,10 @@ def refresh(start: datetime | None, end: datetime | None) -> None:
 def compress(older_than: str | None) -> None:
     """Compress the chunks that are due; Community only."""
     with database() as connection, _chunk_progress("compressing") as progress:
+        try:
+            connection.execute("SELECT %s::interval", (older_than,))
+        except psycopg.DataError:
+            raise Problem(f"{older_than!r} is no age", hint="write it as '7 days'", exit_code=2) from None
         done = lifecycle.compress(connection, older_than, progress)
     _table(["hypertable", "from", "to", "before", "after", "ratio"], [
         [c.hypertable, f"{c.range_start:%Y-%m-%d}", f"{c.range_end:%Y-%m-%d}", _size(c.before), _size(c.after),
@@ -361,8 +360,7 @@ def clean(archive: Path | None, yes: bool) -> None:
         if not due:
             click.echo("nothing has outlived its policy")
             return
-        if not yes:
-            click.confirm(f"Drop {len(due)} chunks, {sum(c.rows for c in due)} rows?", abort=True)
+        _agree(f"Drop {len(due)} chunks, {sum(c.rows for c in due)} rows?", yes)
         with _chunk_progress("dropping") as progress:
             dropped = lifecycle.clean(connection, archive, progress)
         click.echo(f"dropped {len(dropped)} chunks, {sum(c.rows for c in dropped)} rows")
@@ -450,16 +448,24 @@ def query(name: str | None, parameters: tuple[str, ...], as_csv: bool, as_json: 
             for one in map(questions.load, questions.names())
         ])
         return
-    values = questions.assignments(parameters)
+    _answer(name, questions.assignments(parameters), as_csv=as_csv, as_json=as_json)
+
+
+def _answer(name: str, values: dict[str, str], *, as_csv: bool, as_json: bool) -> None:
+    """Ask a question of queries/ and print what it gives."""
     with database(limited=True) as connection:
-        if as_csv:
-            for part in questions.as_csv(connection, name, values):
-                click.echo(part, nl=False)
-        elif as_json:
-            click.echo(questions.as_json(connection, name, values))
-        else:
-            result = questions.run(connection, name, values)
-            _table(result.columns, result.rows)
+        questions.check(connection, name, values)
+        try:
+            if as_csv:
+                for part in questions.as_csv(connection, name, values):
+                    click.echo(part, nl=False)
+            elif as_json:
+                click.echo(questions.as_json(connection, name, values))
+            else:
+                result = questions.run(connection, name, values)
+                _table(result.columns, result.rows)
+        except psycopg.DataError as error:  # each value is one of its type, and yet not what this question takes
+            raise Problem(f"{name} cannot be asked so", detail=error.diag.message_primary or "", exit_code=2) from None
 
 
 @main.group()
@@ -468,17 +474,25 @@ def anomalies() -> None:
 
 
 @anomalies.command("list")
-@click.option("--limit", default=20, show_default=True, help="How many episodes.")
-def anomalies_list(limit: int) -> None:
+@click.option("--status", type=click.Choice(["open", "acknowledged", "confirmed_error", "real_event", "expected",
+                                             "dismissed"]), help="Those with this verdict.  [default: open]")
+@click.option("--symbol", help="Only this asset's.")
+@click.option("--source", help="Only this source's.")
+@click.option("--table", help="Only this hypertable's.")
+@click.option("--severity", type=click.Choice(["anomaly", "black_swan"]), help="At least this.  [default: anomaly]")
+@click.option("--since", help="Only those that reach past this time.")
+@click.option("--limit", "count", type=click.IntRange(0, 2**63 - 1), help="How many episodes.  [default: 20]")
+@click.option("--csv", "as_csv", is_flag=True, help="Print CSV.")
+@json_option
+def anomalies_list(as_csv: bool, as_json: bool, **filters: Any) -> None:
     """Open episodes, largest first."""
-    with database() as connection:
-        cursor = connection.execute("SELECT * FROM public.anomaly_queue LIMIT %s", (limit,))
-        _table([column.name for column in cursor.description], cursor.fetchall())
+    values = {name: str(value) for name, value in filters.items() if value is not None}
+    _answer("anomaly_episodes", values, as_csv=as_csv, as_json=as_json)
 
 
 def _review(verb: str, status: str, meaning: str) -> None:
     @anomalies.command(verb, help=meaning)
-    @click.argument("anomaly_id", type=int)
+    @click.argument("anomaly_id", type=click.IntRange(1, 2**63 - 1))
     @click.option("--notes", help="What you found.")
     @click.option("--one", is_flag=True, help="Only this observation, not its whole episode.")
     def review(anomaly_id: int, notes: str | None, one: bool) -> None:

@@ -2,6 +2,30 @@
 
 from __future__ import annotations
 
+import re
+
+# What a machine lacks when something else fails, by the words that programs use for it, and what to do.
+CAUSES = {
+    r"No space left on device|enough free space|Disk quota exceeded|disk is full|could not extend file":
+        "the disk is full: free some space",
+    r"Temporary failure (in name resolution|resolving)|Could not resolve|Name or service not known|"
+    r"Network is unreachable|No route to host|Could not connect|Connection (timed out|refused|failed)|"
+    r"Unable to connect|Failed to fetch|Some index files failed to download":
+        "the network: see that this machine reaches its package mirror (a proxy goes into http_proxy and https_proxy)",
+    r"sudo: .*(password is required|terminal is required|no tty|askpass)":
+        "sudo wants a password and has nobody to ask: call `sudo -v` first, or call as root",
+    r"not in the sudoers|not allowed to (run|execute)|may not run sudo|sudo: .*(uid is not 0|no new privileges)":
+        "this account may not use sudo: call as root, or ask whoever may to install PostgreSQL with TimescaleDB",
+    r"Could not get lock|Unable to acquire the dpkg|is another process using it":
+        "another program installs packages: wait for it to end",
+    r"dpkg was interrupted": "an earlier installation was cut short: sudo dpkg --configure -a",
+}
+
+
+def cause(text: str) -> str:
+    """What to do about the real reason where the output of a program names one of the usual ones, else nothing."""
+    return next((advice for words, advice in CAUSES.items() if re.search(words, text, re.I)), "")
+
 
 class Problem(Exception):
     """An error a person can act on.

@@ -12,15 +12,16 @@ import os
 import platform
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from tidemark.errors import Problem
+from tidemark.errors import Problem, cause
 from tidemark.installation import MIN_POSTGRES, MIN_TIMESCALEDB, version_tuple
 
 # Debian releases without the package: which PostgreSQL they have, and which suite has the source for it.
@@ -30,15 +31,18 @@ OPTIONAL = ("pgvector",)
 
 # Debian creates and starts a cluster `main` with every new server package. A drop-in prevents it for as
 # long as this one installation takes; existing clusters are not touched, nor installed packages upgraded.
+# Interrupted, it ends with apt-get: apt-get takes SIGINT at once while it downloads, and after dpkg's work is whole.
 INSTALL = """
 dir=/etc/postgresql-common/createcluster.d
 [ -d "$dir" ] || made=$dir
 tidy() { rm -f "$dir/tidemark.conf"; [ -z "$made" ] || rmdir -p "$made" 2>/dev/null; }
 trap tidy EXIT
-trap 'exit 1' INT TERM
+trap 'kill -INT $apt 2>/dev/null; wait $apt; exit 130' INT TERM HUP
 mkdir -p "$dir" && echo "create_main_cluster = false" > "$dir/tidemark.conf" || exit 1
-DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends --no-upgrade \\
-    -o DPkg::Lock::Timeout=120 "$@"
+env --default-signal=INT DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends --no-upgrade \\
+    -o DPkg::Lock::Timeout=120 "$@" &
+apt=$!
+wait $apt
 """
 
 
@@ -51,8 +55,8 @@ class Step:
     root: bool = False
 
 
-# A dead entry among the machine's sources is no reason to give up.
-LISTS = Step("Reading the package lists", ("sh", "-c", "apt-get update || true"), root=True)
+# Without the option APT calls it a success when it reached nobody.
+LISTS = Step("Reading the package lists", ("apt-get", "-o", "APT::Update::Error-Mode=any", "update"), root=True)
 
 
 @dataclass(frozen=True)
@@ -74,11 +78,8 @@ class Plan:
         return text
 
     def package_steps(self) -> list[Step]:
-        """The commands that install the packages."""
-        return [
-            LISTS,
-            Step("Installing packages", ("sh", "-c", INSTALL, "sh", *self.packages), root=True),
-        ]
+        """The commands that install the packages, once the package lists are read."""
+        return [Step("Installing packages", ("sh", "-c", INSTALL, "sh", *self.packages), root=True)]
 
     def fetch_steps(self, work: Path) -> list[Step]:
         """The commands that fetch the sources into `work`, where `sources/` holds the APT entry."""
@@ -174,6 +175,7 @@ def install(plan: Plan, say: Callable[[str], None] = print) -> None:
     with tempfile.TemporaryDirectory(prefix="tidemark-build-") as directory, _log() as log:
         work = Path(directory)
         work.chmod(0o755)  # APT downloads as an account of its own
+        _refresh(log, say)
         for step in plan.package_steps():
             _run(step, log, say)
         if plan.sources:
@@ -197,15 +199,19 @@ def install(plan: Plan, say: Callable[[str], None] = print) -> None:
 def provision(confirm: Callable[[str], bool], yes: bool = False, say: Callable[[str], None] = print) -> None:
     """Say what will be installed, ask (`confirm` gets the question; not with `yes` or in CI), install it."""
     agreed = yes or bool(os.environ.get("CI"))
-    if shutil.which("apt-get") and not available():  # a fresh container has no package lists
+    offered = available()
+    if shutil.which("apt-get") and not offered:  # a fresh container has no package lists
         _check_consent(agreed)
         with _log() as log:
-            _run(LISTS, log, say)
+            failure = _refresh(log, say)
+            offered = available()
+            if failure and not offered:
+                raise failure
     try:
         os_release = platform.freedesktop_os_release()
     except OSError:
         os_release = {}
-    wanted = plan(os_release, available())
+    wanted = plan(os_release, offered)
     _check_consent(agreed)
     say(wanted.describe())
     if not agreed and not confirm("Go on?"):
@@ -217,7 +223,7 @@ def _check_consent(agreed: bool) -> None:
     if os.geteuid() != 0 and not shutil.which("sudo"):
         raise Problem("installing PostgreSQL with TimescaleDB needs root or sudo", exit_code=2,
                       hint="call as root, or set DATABASE_URL to a server elsewhere")
-    if not agreed and not sys.stdin.isatty():
+    if not agreed and not (sys.stdin.isatty() and sys.stderr.isatty()):
         raise Problem("no PostgreSQL with TimescaleDB found, and nobody here to ask whether to install it",
                       hint="add --yes (or set CI), or set DATABASE_URL to a server elsewhere", exit_code=2)
 
@@ -227,7 +233,11 @@ def _log() -> Iterator[Path]:
     """A log file for the commands; kept where they fail, since the error names it."""
     handle, name = tempfile.mkstemp(prefix="tidemark-provision-", suffix=".log")
     os.close(handle)
-    yield Path(name)
+    try:
+        yield Path(name)
+    except KeyboardInterrupt:
+        Path(name).unlink()
+        raise
     Path(name).unlink()
 
 
@@ -236,12 +246,42 @@ def _run(step: Step, log: Path, say: Callable[[str], None]) -> None:
     sudo = ("sudo",) if step.root and os.geteuid() != 0 else ()
     with log.open("a") as out:
         print("+", *step.command, file=out, flush=True)
-        code = subprocess.run([*sudo, *step.command], stdin=subprocess.DEVNULL, stdout=out, stderr=out,
-                              env=os.environ | {"LC_ALL": "C.UTF-8"}).returncode
+        start = out.tell()
+        code = _wait(subprocess.Popen([*sudo, *step.command], stdin=subprocess.DEVNULL, stdout=out, stderr=out,
+                                      env=os.environ | {"LC_ALL": "C.UTF-8"}), step, say)
     if code:
-        lines = [line for line in log.read_text(errors="replace").splitlines() if line.strip()]
-        telling = [line for line in lines if re.search(r"^E: |error:|Error", line)] or lines
-        raise Problem(f"{step.what}: failed", detail=f"{telling[-1].strip()}; all of it in {log}")
+        said = log.read_bytes()[start:].decode(errors="replace")
+        lines = [line for line in said.splitlines() if line.strip()] or [f"exit code {code}"]
+        telling = [line for line in lines if re.search(r"^E: |error:|Error|^sudo: ", line)] or lines
+        raise Problem(f"{step.what}: failed", detail=f"{telling[-1].strip()}; all of it in {log}", hint=cause(said))
+
+
+def _wait(process: subprocess.Popen, step: Step, say: Callable[[str], None]) -> int:
+    """Its exit code. Interrupted, we pass it on and stay until the process has ended: never half an installation."""
+    interrupted = False
+    while True:
+        try:
+            code = process.wait()
+            break
+        except KeyboardInterrupt:
+            interrupted = True
+            say(f"{step.what}: waiting for it to stop")
+            with suppress(OSError):  # sudo passes it on, where it is not ours to signal
+                process.send_signal(signal.SIGINT)
+    if interrupted:
+        raise KeyboardInterrupt
+    return code
+
+
+def _refresh(log: Path, say: Callable[[str], None]) -> Problem | None:
+    """Read the package lists; the failure is for the caller to judge: a dead source beside good ones does no harm."""
+    try:
+        _run(LISTS, log, say)
+    except Problem as failure:
+        if not re.search(r"^E: |^W: |^Err:", log.read_text(errors="replace"), re.M):
+            raise  # not APT's: sudo did not let us
+        return failure
+    return None
 
 
 def _output(*command: str) -> str:

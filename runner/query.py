@@ -18,20 +18,24 @@ from tidemark import config
 from tidemark.errors import Problem
 
 _VARIABLE = re.compile(r"(?<![:\w]):(?:'(\w+)'|([a-z_]\w*))")
-_PARAMETER = re.compile(r"(\w+) ([a-z_ ]+?(?:\[\])?)(?: = (.*))?")
+_PARAMETER = re.compile(r"(\w+) ([a-z_ ]+?(?:\[\])?)(?: in (\w+(?:\.\w+)?))?(?: = (.*))?")
 _COLUMN = re.compile(r"(\w+) ([a-z_ ]+(?:\[\])?)")
 
 
 @dataclass(frozen=True)
 class Parameter:
-    """A parameter; without a default it has to be given."""
+    """A parameter; without a default it has to be given.
+
+    `among` says whose name it is: a column (`assets.symbol`) or `relations`; the empty text stands for all of them.
+    """
 
     name: str
     type: str
+    among: str | None
     default: str | None
 
     def __str__(self) -> str:
-        return f"{self.name} {self.type}" + ("" if self.default is None else f" = {self.default}")
+        return f"{self.name} {self.type}" + ("" if self.default is None else f" = {self.default}".rstrip())
 
 
 @dataclass(frozen=True)
@@ -107,6 +111,40 @@ def as_json(connection: psycopg.Connection, name: str, values: Mapping[str, str]
     objects = sql.SQL("SELECT to_json(q)::text FROM ({}) AS q").format(statement(query, values))
     with _read_only(connection):
         return "[" + ",\n ".join(row for (row,) in connection.execute(objects)) + "]"
+
+
+def check(connection: psycopg.Connection, name: str, values: Mapping[str, str]) -> None:
+    """Refuse values that are none of their type, and names of what is not there; raises Problem."""
+    query = load(name)
+    statement(query, values)
+    for parameter in query.parameters:
+        if parameter.name not in values:
+            continue
+        value = values[parameter.name]
+        literal = sql.SQL("{}::{}").format(sql.Literal(value), sql.SQL(parameter.type))
+        with _read_only(connection):
+            try:
+                connection.execute(sql.SQL("SELECT {}").format(literal))
+            except psycopg.DataError as error:
+                raise Problem(
+                    f"{parameter.name} = {value[:80]!r} is no {parameter.type}",
+                    detail=error.diag.message_primary or "", exit_code=2,
+                ) from None
+            if parameter.among and value != parameter.default and not _is_there(connection, parameter.among, literal):
+                what = parameter.name
+                raise Problem(f"there is no {what} {value[:80]!r}", hint="tidemark query coverage shows what there is",
+                              exit_code=2)
+
+
+def _is_there(connection: psycopg.Connection, among: str, literal: sql.Composed) -> bool:
+    if among == "relations":
+        try:
+            return connection.execute(sql.SQL("SELECT to_regclass({}) IS NOT NULL").format(literal)).fetchone()[0]
+        except psycopg.ProgrammingError:  # it cannot even be a name
+            return False
+    table, column = map(sql.Identifier, among.split("."))
+    found = sql.SQL("SELECT EXISTS (SELECT FROM {} AS t WHERE t.{} = {})").format(table, column, literal)
+    return connection.execute(found).fetchone()[0]
 
 
 def statement(query: Query, values: Mapping[str, str]) -> sql.Composed:

@@ -3,8 +3,11 @@
 It runs as an unprivileged account and nothing it needs lies in the checkout, which that account may not
 be able to read. Everything is below one state directory (TIDEMARK_HOME):
 
-    <home>/<checkout>-<8 hex>/current.json        which of the servers below is meant
+    <home>/<checkout>-<8 hex>/current.json        the servers below and which of them is meant
+    <home>/<checkout>-<8 hex>/checkout            path of the checkout that they belong to
     <home>/<checkout>-<8 hex>/<major>-<edition>/  one server: data/, run/ (socket) and its configuration
+
+The checkout names that directory in `.tidemark-server`, so that it finds its data after it was renamed.
 """
 
 from __future__ import annotations
@@ -16,12 +19,14 @@ import os
 import pwd
 import re
 import shutil
+import signal
 import socket
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, nullcontext, suppress
+from itertools import chain, count
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -30,12 +35,22 @@ from psycopg import sql
 
 from tidemark.config import ROOT
 from tidemark.database import connect
-from tidemark.errors import Problem
-from tidemark.installation import Installation, find_installation, inspect, path_setting
+from tidemark.errors import Problem, cause
+from tidemark.installation import Installation, find_installation, inspect, installations, path_setting
 
 FIRST_PORT = 54320
 START_SECONDS = 60
 SOCKET_PATH_MAX = 100  # bytes; the kernels' own limits are 104 to 108
+MARK = ".tidemark-server"
+STOPS = {"fast": signal.SIGINT, "immediate": signal.SIGQUIT}
+
+Say = Callable[[str], None]
+
+
+def _quiet(line: str) -> None:
+    """Nobody listens."""
+
+
 def _account() -> pwd.struct_passwd | None:
     """The account the server runs as where it is not the caller: PostgreSQL refuses root."""
     if os.geteuid() != 0:
@@ -79,7 +94,46 @@ def _sized_to_machine() -> dict[str, str]:
     }
 
 
-class Server:
+class Process:
+    """The server's process over one directory, whatever started it and wherever its binaries are by now."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory, self.data = directory, directory / "data"
+
+    @property
+    def alive(self) -> bool:
+        """True if the server's process is there, be it still starting, recovering or stopping."""
+        return self._pid() is not None
+
+    def stop(self, mode: str = "fast") -> None:
+        """Stop the server (fast or immediate); nothing happens where it does not run."""
+        deadline = time.monotonic() + START_SECONDS
+        pid = self._pid()
+        if pid is not None:
+            os.kill(pid, STOPS[mode])
+        while self.alive:
+            if time.monotonic() > deadline:
+                raise Problem("the server does not stop in time", hint=f"see {self.data / 'server.log'}")
+            time.sleep(0.02)
+
+    def _pid_file(self) -> list[str]:
+        try:
+            return (self.data / "postmaster.pid").read_text().split("\n")
+        except OSError:
+            return []
+
+    def _pid(self) -> int | None:
+        """The server's process; None where its number is left over, or another process's by now."""
+        try:
+            pid = int(self._pid_file()[0])
+            os.kill(pid, 0)
+            proc = Path("/proc", str(pid))
+            return pid if not proc.exists() or (proc / "cwd").samefile(self.data) else None
+        except (IndexError, ValueError, OSError):
+            return None
+
+
+class Server(Process):
     """One server in one directory: created by the first `start`, stopped by `stop`, `settings` on top."""
 
     def __init__(self, directory: Path, installation: Installation, edition: str,
@@ -87,9 +141,10 @@ class Server:
         if edition not in installation.editions:
             raise Problem(f"the TimescaleDB in {installation.bindir} has no {edition} edition",
                           hint=f"choose from: {', '.join(installation.editions)}", exit_code=2)
-        self.directory, self.installation, self.edition = directory, installation, edition
+        super().__init__(directory)
+        self.installation, self.edition = installation, edition
         self.settings, self.first_port = dict(settings or {}), first_port
-        self.data, self.socket_dir = directory / "data", directory / "run"
+        self.socket_dir = directory / "run"
         self.log, self._port_file = self.data / "server.log", directory / "port"
 
     @property
@@ -103,11 +158,6 @@ class Server:
             return False
         with socket.socket(socket.AF_UNIX) as probe:
             return probe.connect_ex(str(self.socket_dir / f".s.PGSQL.{self.port}")) == 0
-
-    @property
-    def alive(self) -> bool:
-        """True if the server's process is there, be it still starting, recovering or stopping."""
-        return self._pid() is not None
 
     def url(self, dbname: str = "tidemark") -> str:
         """A URL for psql, psycopg and SQLAlchemy alike."""
@@ -145,13 +195,6 @@ class Server:
         elif not re.search("still in use|already in use", said):
             self._fail("the server does not start", done)
         return False
-
-    def stop(self, mode: str = "fast") -> None:
-        """Stop the server; nothing happens where it does not run."""
-        if self.alive:
-            done = self._run("pg_ctl", "stop", "-s", "-w", "-t", START_SECONDS, "-m", mode, "-D", self.data)
-            if done.returncode and self.alive:
-                self._fail("the server does not stop", done)
 
     def create_database(self, dbname: str = "tidemark") -> None:
         """Create the database where it is missing."""
@@ -238,22 +281,6 @@ class Server:
         ident = "".join(f'tidemark "{name}" postgres\n' for name in sorted(accounts))
         (self.directory / "pg_ident.conf").write_text(ident)
 
-    def _pid_file(self) -> list[str]:
-        try:
-            return (self.data / "postmaster.pid").read_text().split("\n")
-        except OSError:
-            return []
-
-    def _pid(self) -> int | None:
-        """The server's process; None where its number is left over, or another process's by now."""
-        try:
-            pid = int(self._pid_file()[0])
-            os.kill(pid, 0)
-            proc = Path("/proc", str(pid))
-            return pid if not proc.exists() or (proc / "cwd").samefile(self.data) else None
-        except (IndexError, ValueError, OSError):
-            return None
-
     def _log_text(self) -> str:
         return self.log.read_text(errors="replace") if self.log.exists() else ""
 
@@ -266,7 +293,7 @@ class Server:
     def _fail(self, message: str, done: subprocess.CompletedProcess[str], hint: str = "") -> None:
         said = [line for line in (done.stderr or done.stdout).splitlines() if line.strip()]
         detail = self._last_line() or " ".join(said[-2:])
-        raise Problem(message, detail=detail, hint=hint or f"see {self.log}")
+        raise Problem(message, detail=detail, hint=cause(detail) or hint or f"see {self.log}")
 
 
 def _free(port: int) -> bool:
@@ -306,8 +333,30 @@ def home() -> Path:
 
 
 def _state() -> Path:
+    """The state directory of this checkout: the one it names, wherever the checkout lay then, else one by its path."""
     name = re.sub(r"[^A-Za-z0-9._-]", "_", ROOT.name)[:20]
-    return home() / f"{name}-{hashlib.sha256(os.fsencode(ROOT)).hexdigest()[:8]}"
+    default = f"{name}-{hashlib.sha256(os.fsencode(ROOT)).hexdigest()[:8]}"
+    named = _read(ROOT / MARK)
+    names = [named] if re.fullmatch(r"\w[A-Za-z0-9._-]*", named) else []
+    return next(state for state in (home() / one for one in chain(names, _numbered(default))) if _is_ours(state))
+
+
+def _numbered(name: str) -> Iterator[str]:
+    yield name
+    yield from (f"{name}-{number}" for number in count(2))
+
+
+def _is_ours(state: Path) -> bool:
+    """Whether no other checkout that is still there has its data in it."""
+    owner = Path(_read(state / "checkout") or ROOT)
+    return owner == ROOT or _read(owner / MARK) != state.name
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text().strip()
+    except (OSError, UnicodeDecodeError):
+        return ""
 
 
 @contextmanager
@@ -328,15 +377,21 @@ def _locked() -> Iterator[Path]:
         with _umask(0o022):
             state.mkdir(parents=True, exist_ok=True)
         lock = (state / "lock").open("w")
+        if _read(state / "checkout") != str(ROOT):
+            (state / "checkout").write_text(f"{ROOT}\n")
     except OSError as error:
         raise Problem("cannot write the state directory", detail=str(error), exit_code=2,
-                      hint="set TIDEMARK_HOME to a directory of your own") from error
+                      hint=cause(str(error)) or "set TIDEMARK_HOME to a directory of your own") from error
+    with suppress(OSError):  # a checkout that we may not write has its path alone
+        if _read(ROOT / MARK) != state.name:
+            (ROOT / MARK).write_text(f"{state.name}\n")
     with lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield state
 
 
 def _remembered() -> dict[str, Any]:
+    """The edition that ran last, and by name the directory of each server's binaries, the last started one last."""
     try:
         return json.loads((_state() / "current.json").read_text())
     except (OSError, ValueError):
@@ -344,51 +399,76 @@ def _remembered() -> dict[str, Any]:
 
 
 def embedded(edition: str | None = None) -> Server | None:
-    """This checkout's server, running or not; None where `up` never made one (of that edition)."""
+    """This checkout's server, running or not; None where `up` never made one (of that edition).
+
+    Raises Problem where the PostgreSQL that it was made with is not on the machine any more.
+    """
     remembered = _remembered()
     edition = edition or remembered["edition"]
-    if edition not in remembered["servers"]:
-        return None
-    name, bindir = remembered["servers"][edition]
-    installation = inspect(Path(bindir))
-    if isinstance(installation, str):
-        return None
-    return Server(_state() / name, installation, edition)
+    for name, bindir in reversed(remembered["servers"].items()):
+        if name.endswith(f"-{edition}"):
+            return Server(_state() / name, _binaries(name, Path(bindir)), edition)
+    return None
 
 
-def up(edition: str | None = None, dbname: str = "tidemark") -> Server:
-    """The running server of this checkout with its database; makes and starts what is missing.
+def _binaries(name: str, bindir: Path) -> Installation:
+    """The installation a server was made with, or another of the same major version."""
+    found = inspect(bindir)
+    if isinstance(found, Installation):
+        return found
+    major, edition = name.split("-")
+    with suppress(Problem):
+        for other in installations():
+            if other.major == int(major) and edition in other.editions:
+                return other
+    raise Problem(
+        f"this checkout's data are in PostgreSQL {major} ({edition}), which is not on this machine any more",
+        detail=found, exit_code=2,
+        hint=f"install PostgreSQL {major} with TimescaleDB again; TIDEMARK_PG_BIN names another, with data of its own",
+    )
+
+
+def up(edition: str | None = None, dbname: str = "tidemark", say: Say = _quiet) -> Server:
+    """The running server of this checkout with its database; makes and starts what is missing, and says so.
 
     Without `edition` the one that ran last, at first the fullest that the machine offers.
     """
     with _locked() as state:
-        server, chosen = embedded(edition), path_setting("TIDEMARK_PG_BIN")
+        server, chosen = None, path_setting("TIDEMARK_PG_BIN")
+        with suppress(Problem) if chosen else nullcontext():
+            server = embedded(edition)
         if server is None or (chosen and chosen != server.installation.bindir):
             installation = find_installation(edition)
             edition = edition or installation.editions[-1]
             server = Server(state / f"{installation.major}-{edition}", installation, edition)
+        is_new = not server.data.exists()
         server.start()
         remembered = _remembered()
-        this = {server.edition: [server.directory.name, str(server.installation.bindir)]}
-        now = {"edition": server.edition, "servers": remembered["servers"] | this}
-        if now != remembered:
-            fresh = state / "current.json.new"
-            fresh.write_text(json.dumps(now, indent=1) + "\n")
-            fresh.replace(state / "current.json")
+        name = server.directory.name
+        others = {key: value for key, value in remembered["servers"].items() if key != name}
+        now = {"edition": server.edition, "servers": others | {name: str(server.installation.bindir)}}
+        fresh = state / "current.json.new"
+        fresh.write_text(json.dumps(now, indent=1) + "\n")
+        fresh.replace(state / "current.json")
         server.create_database(dbname)
+        if is_new and others:
+            say(f"this is a new server ({name}) with an empty database; the data of {', '.join(others)} stay there")
     return server
 
 
-def down(edition: str | None = None) -> Server | None:
-    """Stop this checkout's server; None where none ran."""
-    if embedded(edition) is None:
-        return None
+def down(edition: str | None = None) -> list[str]:
+    """Stop this checkout's servers (of that edition), of whatever version; the names of those that ran."""
+    def running() -> list[Process]:
+        found = sorted(_state().glob(f"*-{edition or '*'}/data/postmaster.pid"))
+        return [process for process in (Process(path.parent.parent) for path in found) if process.alive]
+
+    if not running():
+        return []
     with _locked():
-        server = embedded(edition)
-        if server is None or not server.alive:
-            return None
-        server.stop()
-    return server
+        stopped = running()
+        for process in stopped:
+            process.stop()
+    return [process.directory.name for process in stopped]
 
 
 def url(edition: str | None = None, dbname: str = "tidemark") -> str:

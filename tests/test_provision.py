@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import os
+import pty
+import select
 import shutil
+import signal
 import subprocess
 import sys
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -192,3 +198,114 @@ def test_the_installer_script_leaves_nothing_behind_when_it_fails(tmp_path: Path
     dropin = tmp_path / "seen" / "createcluster.d" / "tidemark.conf"
     assert dropin.read_text() == "create_main_cluster = false\n"
     assert not (tmp_path / "postgresql-common").exists()
+
+
+@needs_apt
+@pytest.mark.parametrize("whom", ["us", "all of us"])
+def test_an_interrupted_installation_waits_for_apt_and_leaves_nothing_behind(tmp_path: Path, whom: str) -> None:
+    """Ctrl-C reaches all of the terminal's processes, `kill` only ours."""
+    fake = tmp_path / "bin" / "apt-get"
+    fake.parent.mkdir()
+    fake.write_text(f"#!{sys.executable}\n"
+                    "import os, pathlib, signal, sys, time\n"
+                    "def stop(*_): time.sleep(0.3); sys.exit(100)\n"  # what dpkg has begun is finished first
+                    "signal.signal(signal.SIGINT, stop)\n"
+                    f"pathlib.Path({str(tmp_path / 'pid')!r}).write_text(str(os.getpid()))\n"
+                    "time.sleep(60)\n")
+    fake.chmod(0o755)
+    script = provision.INSTALL.replace("/etc/postgresql-common", f"{tmp_path}/etc")
+    code = ("import pathlib; from tidemark import provision\n"
+            f"provision._run(provision.Step('Installing', ('sh', '-c', {script!r}, 'sh', 'x')),"
+            f" pathlib.Path({str(tmp_path / 'log')!r}), print)")
+    process = subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.PIPE, start_new_session=True,
+                               env={**os.environ, "PATH": f"{fake.parent}:{os.environ['PATH']}"})
+    wait_for(lambda: (tmp_path / "pid").exists() and (tmp_path / "pid").read_text())
+    assert (tmp_path / "etc/createcluster.d/tidemark.conf").exists()
+    apt = int((tmp_path / "pid").read_text())
+    (os.kill if whom == "us" else os.killpg)(process.pid, signal.SIGINT)
+    try:
+        process.communicate(timeout=20)
+        assert process.returncode == -signal.SIGINT
+        assert not Path("/proc", str(apt)).exists()
+        assert not (tmp_path / "etc").exists()
+    finally:
+        if Path("/proc", str(apt)).exists():
+            os.kill(apt, signal.SIGKILL)
+
+
+def wait_for(condition: Callable[[], object], seconds: float = 20) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+@pytest.mark.parametrize(("said", "word"), [
+    ("sudo: a terminal is required to read the password; either use the -S option\nsudo: a password is required",
+     "sudo -v"),
+    ("me is not in the sudoers file.", "may not use sudo"),
+    ("Err:1 http://mirror.example bookworm InRelease\n  Temporary failure resolving 'mirror.example'\n"
+     "E: Failed to fetch http://mirror.example/x.deb\nE: Unable to fetch some archives", "network"),
+    ("W: Some index files failed to download. They have been ignored, or old ones used instead.", "network"),
+    ("E: You don't have enough free space in /var/cache/apt/archives/.", "disk is full"),
+    ("dpkg: error processing archive x.deb (--unpack):\n cannot copy extracted data: failed to write"
+     " (No space left on device)\nE: Sub-process /usr/bin/dpkg returned an error code (1)", "disk is full"),
+    ("cc1: error: fatal: /tmp/x.s: No space left on device", "disk is full"),
+    ("E: Could not get lock /var/lib/dpkg/lock-frontend. It is held by process 1 (apt)", "another program"),
+    ("E: dpkg was interrupted, you must manually run 'dpkg --configure -a'", "dpkg --configure -a"),
+])
+def test_the_real_reason_is_told(tmp_path: Path, said: str, word: str) -> None:
+    step = provision.Step("Trying", ("sh", "-c", 'printf "%s\\n" "$1"; exit 1', "sh", said))
+    with pytest.raises(Problem) as raised:
+        provision._run(step, tmp_path / "log", lambda text: None)
+    assert word in raised.value.hint
+
+
+def test_a_reason_is_of_this_step_and_not_of_an_earlier_one(tmp_path: Path) -> None:
+    (tmp_path / "log").write_text("Err:1 Temporary failure resolving 'dead.example'\n")
+    with pytest.raises(Problem) as raised:
+        provision._run(provision.Step("Trying", ("sh", "-c", "echo 'error: no'; exit 1")), tmp_path / "log", print)
+    assert (raised.value.hint, "error: no" in raised.value.detail) == ("", True)
+
+
+@needs_apt
+@pytest.mark.parametrize(("said", "word"), [
+    ("E: Failed to fetch http://mirror.example/InRelease  Temporary failure resolving 'mirror.example'", "network"),
+    ("sudo: a password is required", "sudo -v"),
+])
+def test_a_machine_without_lists_is_not_blamed_for_its_network(
+    monkeypatch: pytest.MonkeyPatch, said: str, word: str
+) -> None:
+    monkeypatch.setattr(provision, "available", dict)
+    monkeypatch.setattr(provision, "LISTS", provision.Step("Reading", ("sh", "-c", f'echo "{said}"; exit 100')))
+    monkeypatch.setattr(provision, "_check_consent", lambda agreed: None)
+    with pytest.raises(Problem) as raised:
+        provision.provision(lambda question: pytest.fail("asked"), yes=True, say=lambda text: None)
+    assert word in raised.value.hint
+
+
+def test_the_question_is_seen_where_the_output_goes_nowhere(tmp_path: Path) -> None:
+    """As `make migrate` in a terminal: the URL of the server goes to /dev/null, the question must not."""
+    code = ("from tidemark import cli, installation, provision\n"
+            "def none(edition): raise installation.NoInstallation('none')\n"
+            "cli.find_installation, provision.os.geteuid = none, lambda: 0\n"
+            f"provision.available = lambda: {PACKAGED!r}\n"
+            "cli.main(['up'])")
+    terminal, ours = pty.openpty()
+    environment = {name: value for name, value in os.environ.items() if name != "CI"}
+    process = subprocess.Popen([sys.executable, "-c", code], stdin=ours, stderr=ours, stdout=subprocess.DEVNULL,
+                               env=environment)
+    os.close(ours)
+    try:
+        seen = b""
+        while b"[y/N]" not in seen:
+            assert select.select([terminal], [], [], 15)[0], seen
+            seen += os.read(terminal, 1000)
+        assert b"postgresql-17-timescaledb" in seen
+        os.write(terminal, b"n\n")
+        assert process.wait(30) == 2
+        assert b"nothing was installed" in os.read(terminal, 10000)
+    finally:
+        process.kill()
+        process.wait()
+        os.close(terminal)

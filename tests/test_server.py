@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+import re
 import shutil
 import signal
 import socket
@@ -10,6 +12,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import venv
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -29,8 +32,7 @@ def home(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     directory.chmod(0o755)
     monkeypatch.setenv("TIDEMARK_HOME", str(directory))
     yield directory
-    for edition in ("apache", "community"):
-        server.down(edition)
+    server.down()
     shutil.rmtree(directory)
 
 
@@ -133,9 +135,9 @@ def test_down_stops_and_up_brings_the_data_back(home: Path) -> None:
     first = server.up()
     with psycopg.connect(first.url()) as connection:
         connection.execute("CREATE TABLE kept AS SELECT 42 AS answer")
-    assert server.down().url() == first.url()
+    assert server.down() == [first.directory.name]
     assert not first.alive
-    assert server.down() is None
+    assert server.down() == []
     with pytest.raises(Problem, match="not running"):
         server.url()
     assert ask(server.up(), "SELECT answer FROM kept", "tidemark") == 42
@@ -150,8 +152,150 @@ def test_a_fresh_server_is_well_in_the_eyes_of_the_doctor(home: Path) -> None:
 
 def test_nothing_runs_before_the_first_up(home: Path) -> None:
     assert server.embedded() is None
-    assert server.down() is None
+    assert server.down() == []
     assert list(home.iterdir()) == []
+
+
+@pytest.fixture
+def second(home: Path, installation: installations.Installation) -> server.Server:
+    """Another server of the same checkout and edition, as of another PostgreSQL; it runs."""
+    first = server.up("apache")
+    other = server.Server(first.directory.parent / "99-apache", installation, "apache")
+    other.start()
+    return other
+
+
+@pytest.mark.parametrize("which", [None, "apache"])
+def test_down_stops_every_server_of_whatever_version(second: server.Server, which: str | None) -> None:
+    first = server.embedded()
+    assert server.down("community") == []
+    assert (first.alive, second.alive) == (True, True)
+    assert sorted(server.down(which)) == sorted([first.directory.name, "99-apache"])
+    assert (first.alive, second.alive) == (False, False)
+
+
+def forget(home: Path, **servers: str) -> None:
+    """Make this checkout believe in other servers."""
+    content = {"edition": "apache", "servers": {name.strip("_").replace("_", "-"): to for name, to in servers.items()}}
+    (server._state() / "current.json").write_text(json.dumps(content))
+
+
+def test_a_server_whose_binaries_are_gone_is_stopped_all_the_same(home: Path, tmp_path: Path) -> None:
+    first = server.up("apache")
+    forget(home, _15_apache=str(tmp_path))
+    assert server.down("apache") == [first.directory.name]
+    assert not first.alive
+
+
+def test_no_empty_database_takes_the_place_of_one_whose_postgresql_is_gone(
+    home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server.up("apache")
+    server.down()
+    monkeypatch.delenv("TIDEMARK_PG_BIN", raising=False)
+    monkeypatch.setattr(server, "path_setting", lambda name: home if name == "TIDEMARK_HOME" else None)
+    forget(home, _14_apache=str(tmp_path))
+    with pytest.raises(Problem, match="PostgreSQL 14") as raised:
+        server.up()
+    assert "TIDEMARK_PG_BIN" in raised.value.hint
+    assert len(list(server._state().glob("*-*"))) == 1
+
+
+def test_binaries_that_moved_are_found_again(home: Path, tmp_path: Path) -> None:
+    first = server.up("apache")
+    forget(home, **{f"_{first.installation.major}_apache": str(tmp_path)})
+    assert server.embedded().installation.major == first.installation.major
+    assert server.up().url() == first.url()
+
+
+@pytest.mark.skipif("community" not in installations.find_installation().editions, reason="needs two editions")
+def test_a_second_server_of_a_checkout_is_announced(home: Path) -> None:
+    said: list[str] = []
+    server.up("apache", say=said.append)
+    assert said == []
+    server.up("community", say=said.append)
+    assert len(said) == 1
+    assert "empty database" in said[0]
+
+
+def answer(where: server.Server) -> object:
+    return ask(where, "SELECT to_regclass('kept')::text", "tidemark")
+
+
+def test_a_renamed_checkout_keeps_its_data_and_a_copy_has_its_own(
+    home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here, there, copy = tmp_path / "here", tmp_path / "there", tmp_path / "copy"
+    here.mkdir()
+    monkeypatch.setattr(server, "ROOT", here)
+    with psycopg.connect(server.up().url()) as connection:
+        connection.execute("CREATE TABLE kept (i integer)")
+    here.rename(there)
+    monkeypatch.setattr(server, "ROOT", there)
+    assert server.embedded().running
+    assert answer(server.up()) == "kept"
+    assert len(server.down()) == 1
+    shutil.copytree(there, copy)
+    monkeypatch.setattr(server, "ROOT", copy)
+    assert server.embedded() is None
+    here.mkdir()
+    monkeypatch.setattr(server, "ROOT", here)  # a new checkout in the old place
+    assert server.embedded() is None
+    with server._locked() as state:
+        assert server._read(state / "checkout") == str(here)
+    monkeypatch.setattr(server, "ROOT", there)
+    assert server.embedded() is not None
+
+
+@pytest.mark.parametrize("name", ["../../etc", "/etc", ".", "", "a\nb"])
+def test_a_mark_that_leads_elsewhere_is_not_followed(
+    home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    (tmp_path / server.MARK).write_text(name)
+    monkeypatch.setattr(server, "ROOT", tmp_path)
+    assert server._state().parent == home
+    assert server._state().name.startswith(tmp_path.name[:20])
+
+
+def test_a_renamed_checkout_can_be_cleaned(home: Path, tmp_path: Path) -> None:
+    """With make, in a checkout of its own whose virtual environment has our packages and not us."""
+    old, new = tmp_path / "old", tmp_path / "new"
+    for name in ("Makefile", "pyproject.toml"):
+        (old / name).parent.mkdir(exist_ok=True)
+        shutil.copy(server.ROOT / name, old / name)
+    shutil.copytree(Path(server.__file__).parent, old / "runner")
+    venv.create(old / ".venv", with_pip=False)
+    packages = next((old / ".venv").glob("lib/python*/site-packages"))
+    (packages / "ours.pth").write_text(str(Path(psycopg.__file__).parent.parent))
+    (packages / "us.pth").write_text(str(old / "here"))  # as an editable installation: a path that will be gone
+    (old / "here").mkdir()
+    (old / "here" / "tidemark").symlink_to("../runner")
+    subprocess.run([old / ".venv/bin/python", "-c", "from tidemark.cli import main; main(['up'])"], check=True)
+    (process,) = home.glob("old-*/*/data/postmaster.pid")
+    old.rename(new)
+    (new / "here" / "tidemark").unlink()
+    done = subprocess.run(["make", "clean"], cwd=new, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "stopped" in done.stdout
+    assert not process.exists()
+    assert not (new / ".venv").exists()
+
+
+def test_recipes_of_make_are_for_any_shell() -> None:
+    text = (server.ROOT / "Makefile").read_text()
+    assert "bash" not in text
+    targets = [name for name in re.findall(r"^([a-z]+):.*##", text, re.M) if name != "help"]
+    recipes = subprocess.run(["make", "-n", *targets], cwd=server.ROOT, capture_output=True, text=True, check=True)
+    subprocess.run(["sh", "-n"], input=recipes.stdout, text=True, check=True)
+
+
+def test_a_full_disk_is_called_so(home: Path, installation: installations.Installation,
+                                  monkeypatch: pytest.MonkeyPatch) -> None:
+    full = subprocess.CompletedProcess([], 1, "", "initdb: error: could not write to file: No space left on device\n")
+    monkeypatch.setattr(server.Server, "_run", lambda *_: full)
+    with pytest.raises(Problem) as raised:
+        server.Server(home / "x", installation, "apache").start()
+    assert "disk is full" in raised.value.hint
 
 
 def test_a_killed_server_is_recovered(home: Path) -> None:
@@ -235,7 +379,7 @@ def test_the_editions_of_a_community_build_live_side_by_side(
     assert apache.data != community.data
     assert server.up().url() == server.url() == apache.url()
     assert server.url("community") == community.url()
-    server.down()
+    server.down("apache")
     assert (apache.alive, community.alive) == (False, True)
 
 
