@@ -5,7 +5,6 @@ from yoyo import step
 from tidemark.migrations import state
 
 steps = [step(state(__file__), """
--- Extensions other than TimescaleDB stay: they hold nothing of Tidemark's.
+-- Extensions stay: they hold nothing of Tidemark's, and may serve others.
 DROP SCHEMA _tidemark CASCADE;
-DROP EXTENSION timescaledb;
 """)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import secrets
 from importlib import resources
 
@@ -11,14 +12,28 @@ from psycopg import sql
 from tidemark.database import SESSION, connect, prepare
 from tidemark.errors import Problem
 from tidemark.schema_files import schema_files
+from tidemark.sql_files import named_statements
+
+Snapshot = dict[str, str]  # each object and its definition
+_SQL = named_statements("catalog_data.sql")
+_TECHNICAL = re.compile(r"(?:^| )(?:tidemark_owner|tidemark_record)=\S+")  # privileges that follow from who owns what
 
 
-def snapshot(connection: psycopg.Connection) -> dict[str, str]:
+def snapshot(connection: psycopg.Connection) -> Snapshot:
     """Every object of Tidemark's schemas and its definition, independent of how it came to be."""
     with connection.transaction():
         # Definitions are printed with or without a schema depending on the search_path: fix it.
         prepare(connection, SESSION | {"search_path": "pg_catalog"}, local=True)
+        schemas = ",".join(own_schemas(connection))
+        connection.execute("SELECT set_config('tidemark.catalog_schemas', %s, true)", (schemas,))
         return dict(connection.execute(resources.files("tidemark").joinpath("catalog.sql").read_text()).fetchall())
+
+
+def own_schemas(connection: psycopg.Connection) -> list[str]:
+    """The schemas that hold nothing but Tidemark's objects; none where it is not there."""
+    if connection.execute("SELECT to_regproc('_tidemark.own_schemas') IS NULL").fetchone()[0]:
+        return []
+    return connection.execute("SELECT _tidemark.own_schemas()::text[]").fetchone()[0]
 
 
 def build(connection: psycopg.Connection) -> None:
@@ -29,13 +44,17 @@ def build(connection: psycopg.Connection) -> None:
 
 
 def differences(connection: psycopg.Connection) -> list[str]:
-    """What the database lacks or has differently, one line each; objects of its own do not count.
+    """What the database lacks, has differently, or has too much where only Tidemark's objects belong, one line each.
 
-    Builds a scratch database on the same server to compare with, and drops it again.
+    Objects of its own do not count, nor does what is made for them; what is made from rules is compared with the rules
+    that are in force. Builds a scratch database on the same server to compare with, and drops it again.
     """
     scratch = f"tidemark_verify_{secrets.token_hex(4)}"
     try:
-        connection.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(scratch)))
+        # Nothing in it, whatever template1 holds, and nothing of a locale that could be refused.
+        connection.execute(sql.SQL(
+            "CREATE DATABASE {} TEMPLATE template0 ENCODING 'UTF8' LOCALE_PROVIDER libc LOCALE 'C'"
+        ).format(sql.Identifier(scratch)))
     except psycopg.errors.InsufficientPrivilege:
         raise Problem(
             "verifying needs a scratch database and the role may not create one",
@@ -48,7 +67,64 @@ def differences(connection: psycopg.Connection) -> list[str]:
     finally:
         connection.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(scratch)))
     actual = snapshot(connection)
-    return [
-        f"{name} is {'different' if name in actual else 'missing'}"
-        for name, definition in expected.items() if actual.get(name) != definition
+    if "schema _tidemark" not in actual:
+        return [f"{name} is missing" for name in expected]
+    if actual["owner of _tidemark"] != expected["owner of _tidemark"]:
+        expected, actual = _whoever_owns_it(expected), _whoever_owns_it(actual)
+    made = _made_from_data(connection)
+    found = [
+        f"{name} is {'different' if name in actual else 'missing'}" for name, definition in expected.items()
+        if actual.get(name) != definition and not name.startswith(made["varying" if name in actual else "lacking"])
     ]
+    found += [f"{name} is too many" for name in _too_many(expected, actual) if not name.startswith(made["known"])]
+    return found + [f"the functions that score {label} are not those of its rules" for label in _stale(connection)]
+
+
+def _whoever_owns_it(objects: Snapshot) -> Snapshot:
+    """Without what depends on who may own: who migrated was a superuser, and who asks is not, or the reverse."""
+    return {
+        name: kept for name, definition in objects.items()
+        if not name.startswith(("owner of ", "event trigger "))
+        and ((kept := _TECHNICAL.sub("", definition or "").strip() if name.startswith("privileges ") else definition)
+             or not name.startswith("privileges "))
+    }
+
+
+def _too_many(expected: Snapshot, actual: Snapshot) -> list[str]:
+    """What is left over of Tidemark's: objects in schemas of its own; triggers of another name that call its functions,
+    policies and overloads of its routines in public."""
+    schemas = [name.removeprefix("schema ") for name in expected if name.startswith("schema ")]
+    own = tuple(f"{kind} {schema}." for kind in ("relation", "routine", "trigger", "policy", "type", "composite type",
+                                                 "rule") for schema in schemas)
+    triggers = {name.rpartition(".")[2] for name in expected if name.startswith("trigger ")}
+    found = []
+    for name, definition in actual.items():
+        if name in expected:
+            continue
+        kind, _, rest = name.partition(" ")
+        on_own_table = f"relation {rest.rpartition('.')[0]}" in expected
+        if name.startswith((*own, "event trigger ")) or (kind == "policy" and on_own_table):
+            found.append(name)
+        elif kind == "trigger" and on_own_table:
+            # Those that attaching makes have the same names wherever they are.
+            calls = re.search(r"EXECUTE FUNCTION (\S+)\(", definition)[1]
+            if rest.rpartition(".")[2] not in triggers and calls.partition(".")[0] in schemas:
+                found.append(name)
+        elif kind == "routine" and any(other.startswith(name.partition("(")[0] + "(") for other in expected):
+            found.append(name)
+    return found
+
+
+def _made_from_data(connection: psycopg.Connection) -> dict[str, tuple[str, ...]]:
+    """How the names of objects begin that a database's own rows make: `varying` differ with rules and aggregates,
+    `known` are not too many, `lacking` may be absent because somebody detached what makes them."""
+    made: dict[str, list[str]] = {"varying": [], "known": [], "lacking": []}
+    for part, prefix in connection.execute(_SQL["made_from_data"]):
+        made[part].append(prefix)
+    return {part: tuple(prefixes) for part, prefixes in made.items()}
+
+
+def _stale(connection: psycopg.Connection) -> list[str]:
+    """Labels of the hypertables whose scoring functions are not what its rules would make of them now."""
+    with connection.transaction(force_rollback=True):
+        return [label for (label,) in connection.execute(_SQL["stale"])]

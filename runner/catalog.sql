@@ -1,10 +1,11 @@
--- The database as its catalogue describes it: one row (object, definition) for everything in public and
--- _tidemark that is not part of an extension. Chunks, job ids and what TimescaleDB adds by itself are left out,
--- so that two databases built in different ways can be compared.
+-- The database as its catalogue describes it: one row (object, definition) for everything in public and in the schemas
+-- that tidemark.catalog_schemas names, separated by commas, that is not part of an extension. Chunks, job ids and what
+-- TimescaleDB adds by itself are left out, so that two databases built in different ways can be compared.
 WITH own AS (
-    SELECT n.oid AS schema_oid, n.nspname AS schema_name
+    SELECT n.oid AS schema_oid, n.nspname AS schema_name, n.nspowner, n.nspacl
       FROM pg_catalog.pg_namespace AS n
-     WHERE n.nspname IN ('public', '_tidemark')
+     WHERE n.nspname = 'public'
+        OR n.nspname = ANY (string_to_array(current_setting('tidemark.catalog_schemas'), ','))
 ), relation AS (
     SELECT c.oid, format('%I.%I', o.schema_name, c.relname) AS name, c.relkind, c.relacl, c.relowner, c.reloptions,
            c.relrowsecurity, c.relforcerowsecurity
@@ -19,6 +20,10 @@ WITH own AS (
      WHERE NOT EXISTS (SELECT FROM pg_catalog.pg_depend AS d
                         WHERE d.classid = 'pg_proc'::regclass AND d.objid = p.oid AND d.deptype = 'e')
 )
+SELECT 'schema ' || quote_ident(o.schema_name) AS object, obj_description(o.schema_oid, 'pg_namespace') AS definition
+  FROM own AS o
+ WHERE o.schema_name <> 'public'
+UNION ALL
 SELECT 'relation ' || r.name AS object,
        concat_ws(' ', r.relkind, r.reloptions::text,
                  CASE WHEN r.relrowsecurity THEN 'row security' END,
@@ -84,6 +89,33 @@ SELECT 'type ' || format('%I.%I', o.schema_name, t.typname),
    AND NOT EXISTS (SELECT FROM pg_catalog.pg_depend AS d
                     WHERE d.classid = 'pg_type'::regclass AND d.objid = t.oid AND d.deptype = 'e')
 UNION ALL
+SELECT 'composite type ' || r.name,
+       (SELECT string_agg(format('%I %s', a.attname, format_type(a.atttypid, a.atttypmod)), ', ' ORDER BY a.attnum)
+          FROM pg_catalog.pg_attribute AS a
+         WHERE a.attrelid = r.oid AND a.attnum > 0 AND NOT a.attisdropped)
+  FROM relation AS r
+ WHERE r.relkind = 'c'
+UNION ALL
+SELECT 'rule ' || r.name || '.' || quote_ident(w.rulename), pg_get_ruledef(w.oid)
+  FROM relation AS r
+  JOIN pg_catalog.pg_rewrite AS w ON w.ev_class = r.oid AND w.rulename <> '_RETURN'
+UNION ALL
+SELECT 'event trigger ' || quote_ident(e.evtname),
+       concat_ws(' ', e.evtevent, e.evtenabled, e.evttags::text, p.oid::regprocedure::text,
+                 obj_description(e.oid, 'pg_event_trigger'))
+  FROM pg_catalog.pg_event_trigger AS e
+  JOIN pg_catalog.pg_proc AS p ON p.oid = e.evtfoid
+  JOIN own AS o ON o.schema_oid = p.pronamespace AND o.schema_name <> 'public'
+UNION ALL
+SELECT 'owner of ' || q.name, pg_get_userbyid(q.owner)
+  FROM (
+        SELECT quote_ident(o.schema_name) AS name, o.nspowner AS owner FROM own AS o WHERE o.schema_name <> 'public'
+        UNION ALL
+        SELECT r.name, r.relowner FROM relation AS r WHERE r.relkind IN ('r', 'v', 'm', 'p', 'f')
+        UNION ALL
+        SELECT r.name, p.proowner FROM routine AS r JOIN pg_catalog.pg_proc AS p ON p.oid = r.oid
+       ) AS q
+UNION ALL
 SELECT 'privileges ' || g.name, string_agg(g.grantee || '=' || g.privileges, ' ' ORDER BY g.grantee)
   FROM (
         SELECT q.name, CASE a.grantee WHEN 0 THEN 'PUBLIC' ELSE a.grantee::regrole::text END AS grantee,
@@ -92,6 +124,17 @@ SELECT 'privileges ' || g.name, string_agg(g.grantee || '=' || g.privileges, ' '
                 SELECT r.name, r.relowner AS owner, coalesce(r.relacl, acldefault('r', r.relowner)) AS acl
                   FROM relation AS r
                  WHERE r.relkind IN ('r', 'v', 'm', 'p', 'f')
+                UNION ALL
+                SELECT r.name, r.relowner, coalesce(r.relacl, acldefault('s', r.relowner))
+                  FROM relation AS r
+                 WHERE r.relkind = 'S'
+                UNION ALL
+                SELECT r.name || '.' || quote_ident(t.attname), r.relowner, t.attacl
+                  FROM relation AS r
+                  JOIN pg_catalog.pg_attribute AS t ON t.attrelid = r.oid AND NOT t.attisdropped
+                UNION ALL
+                SELECT quote_ident(o.schema_name), o.nspowner, coalesce(o.nspacl, acldefault('n', o.nspowner))
+                  FROM own AS o
                 UNION ALL
                 SELECT r.name, p.proowner, coalesce(p.proacl, acldefault('f', p.proowner))
                   FROM routine AS r

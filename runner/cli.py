@@ -141,6 +141,8 @@ def migrate(print_sql: bool) -> None:
             lifecycle.refresh(connection)  # continuous aggregates are created without data
         _say("nothing to do" if done.up_to_date else
              f"applied {len(done.pending)} state and {len(done.logic)} logic files")
+        if done.dropped:
+            _say(f"dropped, because schema/ no longer has it: {', '.join(done.dropped)}")
         click.echo(f"the database is {where(connection)}")
         click.echo("next: tidemark seed, or tidemark psql")
 
@@ -166,11 +168,7 @@ def status(exit_code: bool, as_json: bool) -> None:
     """Say which files are applied, pending, changed or refused. Only reads."""
     with database() as connection:
         plan = migrations.make_plan(connection)
-        waiting = {file.name for file in [*plan.pending, *plan.logic]}
-        states = {
-            file.name: "applied" if file.name not in waiting else
-            "changed" if file.name in plan.applied else "pending" for file in plan.files
-        }
+        states = plan.states()
         if as_json:
             click.echo(json.dumps({
                 "database": where(connection), "files": states, "up_to_date": plan.up_to_date,
@@ -222,7 +220,7 @@ def verify() -> None:
         plan = migrations.make_plan(connection)
         if plan.refusals:
             raise plan.refusals[0]
-        if plan.pending or plan.logic:
+        if not plan.up_to_date:
             raise Problem("the database is behind schema/", hint="run: tidemark migrate")
         _refuse_differences(connection)
         click.echo("the database is what schema/ says")

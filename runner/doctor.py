@@ -130,7 +130,7 @@ def _migrations(connection: psycopg.Connection) -> Iterator[Finding]:
     plan = migrations.make_plan(connection)
     for refusal in plan.refusals:
         yield Finding("critical", "migrations", f"{refusal.message} {refusal.detail}".strip(), refusal.hint)
-    if behind := [file.name for file in [*plan.pending, *plan.logic]]:
+    if behind := [name for name, state in plan.states().items() if state != "applied"]:
         names = ", ".join(behind[:5]) + (f" and {len(behind) - 5} more" if len(behind) > 5 else "")
         yield Finding("warning", "migrations", f"not applied as they are in schema/: {names}", "tidemark migrate")
 

@@ -16,3 +16,16 @@ COMMENT ON COLUMN _tidemark_migrations.applied_files.file IS 'Name of the file, 
 COMMENT ON COLUMN _tidemark_migrations.applied_files.sha256 IS 'SHA-256 of its text, in hex.';
 COMMENT ON COLUMN _tidemark_migrations.applied_files.applied_at IS 'When it was applied last.';
 COMMENT ON COLUMN _tidemark_migrations.applied_files.applied_by IS 'Role that applied it.';
+
+CREATE TABLE IF NOT EXISTS _tidemark_migrations.logic_objects (
+    kind text NOT NULL,
+    identity text NOT NULL,
+    file text NOT NULL,
+
+    CONSTRAINT logic_objects_pkey PRIMARY KEY (kind, identity)
+);
+COMMENT ON TABLE _tidemark_migrations.logic_objects IS
+'What the logic files made when they were last applied; what they no longer make is dropped.';
+COMMENT ON COLUMN _tidemark_migrations.logic_objects.kind IS 'function, procedure, view, trigger, policy, event trigger.';
+COMMENT ON COLUMN _tidemark_migrations.logic_objects.identity IS 'Its name, as pg_identify_object has it.';
+COMMENT ON COLUMN _tidemark_migrations.logic_objects.file IS 'The file that made it.';

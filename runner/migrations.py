@@ -24,10 +24,10 @@ from yoyo.backends.core.postgresql import PostgresqlPsycopgBackend
 from yoyo.connections import DatabaseURI
 from yoyo.migrations import Migration, MigrationList, default_migration_table
 
-from tidemark import config
+from tidemark import catalog, config, logic
 from tidemark.database import where
 from tidemark.errors import Problem
-from tidemark.schema_files import SchemaFile, schema_files
+from tidemark.schema_files import FIRST_LOGIC_NUMBER, SchemaFile, schema_files
 from tidemark.sql_text import transaction_control
 
 BOOKKEEPING = "_tidemark_migrations"
@@ -52,12 +52,21 @@ class Plan:
     files: list[SchemaFile]
     applied: dict[str, str]  # file name -> sha256 when it was applied
     pending: list[SchemaFile] = field(default_factory=list)  # state files to apply
-    logic: list[SchemaFile] = field(default_factory=list)  # logic files to re-apply
+    logic: list[SchemaFile] = field(default_factory=list)  # logic files to re-apply: all of them, or none
+    gone: list[str] = field(default_factory=list)  # names of logic files that were applied and are there no longer
+    dropped: list[str] = field(default_factory=list)  # logic that `migrate` dropped, because no file makes it any more
     refusals: list[Problem] = field(default_factory=list)
 
     @property
     def up_to_date(self) -> bool:
-        return not (self.pending or self.logic or self.refusals)
+        return not (self.pending or self.logic or self.gone or self.refusals)
+
+    def states(self) -> dict[str, str]:
+        """Each file and how it stands: applied, pending, changed or removed."""
+        return {
+            file.name: "pending" if file.name not in self.applied else
+            "applied" if self.applied[file.name] == file.sha256 else "changed" for file in self.files
+        } | dict.fromkeys(self.gone, "removed")
 
 
 def make_plan(connection: psycopg.Connection, files: list[SchemaFile] | None = None) -> Plan:
@@ -66,14 +75,15 @@ def make_plan(connection: psycopg.Connection, files: list[SchemaFile] | None = N
     on_disk = {file.name: file for file in plan.files}
     state_files = [file for file in plan.files if not file.is_logic]
     plan.pending = [file for file in state_files if file.name not in plan.applied]
-    changed = [f for f in plan.files if f.is_logic and plan.applied.get(f.name) != f.sha256]
-    # A new table may change what logic builds from the catalogue, so new state re-applies all of it.
-    plan.logic = [file for file in plan.files if file.is_logic] if plan.pending else changed
+    plan.gone = sorted(name for name in plan.applied if name not in on_disk and int(name[:3]) >= FIRST_LOGIC_NUMBER)
+    # Logic is made from other logic and from the catalogue, so it is re-applied as a whole.
+    if plan.pending or plan.gone or any(f.is_logic and plan.applied.get(f.name) != f.sha256 for f in plan.files):
+        plan.logic = [file for file in plan.files if file.is_logic]
 
     last_applied = max((f.number for f in state_files if f.name in plan.applied), default=-1)
     for name, digest in sorted(plan.applied.items()):
         number = int(name[:3])
-        if name not in on_disk and number < 500:
+        if name not in on_disk and number < FIRST_LOGIC_NUMBER:
             plan.refusals.append(Problem(
                 f"schema/{name} was applied and is missing", hint="restore it: applied files are kept for ever"
             ))
@@ -128,9 +138,9 @@ def migrate(connection: psycopg.Connection, say: Say = lambda line: None) -> Pla
                 )
             say(f"applying {file.name}")
             _with_lock_retries(lambda f=file, m=migration: _apply_state(backend, f, m), say)
-        if plan.logic:
+        if plan.logic or plan.gone:
             say(f"applying logic ({len(plan.logic)} files)")
-            _with_lock_retries(lambda: _apply_logic(backend, plan.logic), say)
+            plan.dropped = _with_lock_retries(lambda: _apply_logic(backend, plan.logic, plan.gone), say)
         return plan
 
 
@@ -153,17 +163,17 @@ def rollback(connection: psycopg.Connection, count: int | None, say: Say = lambd
         undo = list(backend.to_rollback(_migrations()))[:count]
         missing = sorted(
             name for name in applied
-            if int(name[:3]) < 500 and name.removesuffix(".sql") not in {m.id for m in _migrations()}
+            if int(name[:3]) < FIRST_LOGIC_NUMBER and name.removesuffix(".sql") not in {m.id for m in _migrations()}
         )
         if missing:
             raise Problem(f"migrations/ has nothing to undo schema/{missing[0]} with", hint="restore the file")
 
         def undo_all() -> None:
             with _transaction(backend):
-                for file in reversed([file for file in schema_files() if file.is_logic]):
-                    for kind, name in reversed(file.logic_objects()):
-                        connection.execute(f"DROP {kind} IF EXISTS {name} CASCADE")
-                    _forget(connection, file.name)
+                logic.drop_all(connection, catalog.own_schemas(connection))
+                for name in applied:
+                    if int(name[:3]) >= FIRST_LOGIC_NUMBER:
+                        _forget(connection, name)
                 for migration in undo:
                     say(f"undoing {migration.id}")
                     _run_steps(backend, migration, "rollback")
@@ -190,8 +200,9 @@ def stamp(connection: psycopg.Connection) -> list[str]:
         backend = _backend(connection)
         with _transaction(backend):
             backend.mark_migrations(backend.to_apply(_migrations()))
-            for file in [*plan.pending, *plan.logic]:
+            for file in plan.pending:
                 _remember(connection, file)
+        _apply_logic(backend, plan.logic, plan.gone)  # which changes nothing, and records what it makes
         return [file.name for file in [*plan.pending, *plan.logic]]
 
 
@@ -369,13 +380,24 @@ def _apply_state(backend: _Backend, file: SchemaFile, migration: Migration) -> N
         _remember(backend.connection, file)
 
 
-def _apply_logic(backend: _Backend, files: list[SchemaFile]) -> None:
-    with _transaction(backend):
-        backend.connection.execute("SET LOCAL search_path = public")
+def _apply_logic(backend: _Backend, files: list[SchemaFile], gone: list[str]) -> list[str]:
+    """Apply all logic and drop what no file makes any more; returns what that was."""
+    connection = backend.connection
+
+    def run() -> Iterator[str]:
         for file in files:
-            with _one_transaction(backend.connection, f"schema/{file.name}"):
-                backend.connection.execute(file.text)
-            _remember(backend.connection, file)
+            connection.execute("SET LOCAL search_path = public")
+            with _one_transaction(connection, f"schema/{file.name}"):
+                connection.execute(file.text)
+            yield file.name
+
+    with _transaction(backend):
+        dropped = logic.apply(connection, run)
+        for file in files:
+            _remember(connection, file)
+        for name in gone:
+            _forget(connection, name)
+    return [f"{kind} {identity}" for kind, identity in dropped]
 
 
 def _remember(connection: psycopg.Connection, file: SchemaFile) -> None:
@@ -427,7 +449,7 @@ def _runner_lock(connection: psycopg.Connection) -> Iterator[None]:
             connection.execute("SELECT pg_advisory_unlock(hashtextextended('tidemark.migrate', 0))")
 
 
-def _with_lock_retries(work: Callable[[], None], say: Say) -> None:
+def _with_lock_retries(work: Callable[[], Any], say: Say) -> Any:
     """Do the work, which is one transaction, again while somebody holds a table it needs."""
     for attempt in range(1, LOCK_ATTEMPTS + 1):
         try:

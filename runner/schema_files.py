@@ -17,9 +17,6 @@ from tidemark.errors import Problem
 
 FIRST_LOGIC_NUMBER = 500
 _NAME = re.compile(r"(\d{3})_[a-z][a-z0-9_]*\.sql")
-_LOGIC_OBJECT = re.compile(
-    r"^CREATE OR REPLACE (FUNCTION|PROCEDURE|VIEW) ([a-z_][a-z0-9_]*\.[a-z_][a-z0-9_]*)", re.MULTILINE
-)
 
 
 @dataclass(frozen=True)
@@ -48,10 +45,6 @@ class SchemaFile:
     @property
     def migration_id(self) -> str:
         return self.name.removesuffix(".sql")
-
-    def logic_objects(self) -> list[tuple[str, str]]:
-        """(kind, qualified name) of what a logic file defines, in order. Names carry no overloads."""
-        return _LOGIC_OBJECT.findall(self.text)
 
 
 def schema_files(directory: Path | None = None) -> list[SchemaFile]:

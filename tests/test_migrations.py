@@ -16,6 +16,7 @@ from pathlib import Path
 import psycopg
 import pytest
 from conftest import _database
+from psycopg.conninfo import make_conninfo
 
 from tidemark import catalog, config, migrations
 from tidemark.errors import Problem
@@ -81,7 +82,7 @@ def test_down_to_nothing_and_up_again_equals_a_fresh_build(empty, db):
         assert migrations.rollback(connection, None) == [file.migration_id for file in reversed(STATE)]
         left = connection.execute(
             "SELECT c.oid::regclass FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace"
-            " WHERE n.nspname !~ '^(pg_|information_schema)' AND NOT EXISTS"
+            " WHERE n.nspname !~ '^(pg_|_?timescaledb_|information_schema)' AND NOT EXISTS"
             " (SELECT FROM pg_depend AS d WHERE d.objid = c.oid AND d.deptype = 'e')"
         ).fetchall()
         assert left == []
@@ -141,8 +142,10 @@ def test_changed_logic_is_applied_though_nothing_is_pending(empty, checkout):
     migrate(empty)
     logic = checkout / "schema/logic/500_base/500_helpers.sql"
     logic.write_text(logic.read_text() + "COMMENT ON SCHEMA _tidemark IS 'changed';\n")
-    done = migrate(empty)
-    assert [file.name for file in done.logic] == ["500_helpers.sql"]
+    with empty.connect() as connection:
+        states = migrations.make_plan(connection).states()
+    assert [name for name, state in states.items() if state != "applied"] == ["500_helpers.sql"]
+    assert migrate(empty).dropped == []
     with empty.connect() as connection:
         assert connection.execute(
             "SELECT obj_description('_tidemark'::regnamespace, 'pg_namespace')"
@@ -157,6 +160,106 @@ def test_applying_all_logic_again_changes_nothing(db):
             if file.is_logic:
                 connection.execute(file.text)
     assert snapshot(db) == before
+
+
+# What a file may make, in each way in which the files make it, and what becomes of it.
+MADE = """
+CREATE OR REPLACE FUNCTION public.of_old(p_a integer) RETURNS integer LANGUAGE sql AS 'SELECT 1';
+CREATE OR REPLACE FUNCTION public.of_old(p_a text) RETURNS integer LANGUAGE sql AS 'SELECT 1';
+CREATE OR REPLACE PROCEDURE _tidemark.old_way() LANGUAGE sql AS 'SELECT 1';
+CREATE OR REPLACE VIEW public.old_view AS SELECT public.of_old(1) AS one;
+CREATE OR REPLACE VIEW buddy_ai.old_view AS SELECT * FROM public.old_view;
+CREATE OR REPLACE TRIGGER trg_old BEFORE UPDATE ON public.assets
+FOR EACH ROW EXECUTE FUNCTION _tidemark.set_updated_at();
+DO $do$
+BEGIN
+    PERFORM set_config('tidemark.record_maintenance', 'on', true);
+    EXECUTE 'CREATE OR REPLACE TRIGGER trg_old_in_a_loop BEFORE UPDATE ON public.audit_seals'
+        ' FOR EACH ROW EXECUTE FUNCTION _tidemark.set_updated_at()';
+    IF NOT EXISTS (SELECT FROM pg_policies WHERE policyname = 'kept') THEN
+        CREATE POLICY old ON public.users USING (true);
+        CREATE POLICY kept ON public.trades USING (false);
+    END IF;
+END
+$do$;
+"""
+STILL_MADE = """
+CREATE OR REPLACE FUNCTION public.of_old(p_a text) RETURNS integer LANGUAGE sql AS 'SELECT 1';
+DO $do$
+BEGIN
+    IF NOT EXISTS (SELECT FROM pg_policies WHERE policyname = 'kept') THEN
+        CREATE POLICY kept ON public.trades USING (false);
+    END IF;
+END
+$do$;
+"""
+DROPPED = [
+    "function public.of_old(integer)", "policy old on public.users", "procedure _tidemark.old_way()",
+    "trigger trg_old on public.assets", "trigger trg_old_in_a_loop on public.audit_seals", "view buddy_ai.old_view",
+    "view public.old_view",
+]
+
+
+@pytest.fixture
+def made(db, checkout):
+    """A logic file that made some things, beside things of a user's own."""
+    (logic,) = migrations.new("made", logic=True)
+    logic.write_text(MADE)
+    assert migrate(db).dropped == []
+    with db.connect() as connection:
+        connection.execute("SET tidemark.record_maintenance = on")
+        connection.execute("CREATE FUNCTION public.mine() RETURNS integer LANGUAGE sql AS 'SELECT 1'")
+        connection.execute("COMMENT ON FUNCTION public.mine() IS 'Mine.'")
+        connection.execute("CREATE VIEW public.my_view AS SELECT public.mine()")
+        connection.execute("CREATE TRIGGER trg_mine BEFORE UPDATE ON public.assets FOR EACH ROW"
+                           " EXECUTE FUNCTION _tidemark.set_updated_at()")
+        connection.execute("CREATE POLICY mine ON public.users USING (true)")
+    return logic
+
+
+def test_what_a_logic_file_no_longer_makes_is_dropped(db, made):
+    """Renamed, given other arguments, put on another table or left out: all the same. What is guarded stays."""
+    before = snapshot(db)
+    made.write_text(STILL_MADE)
+    assert migrate(db).dropped == DROPPED
+    after = snapshot(db)
+    gone = before.keys() - after.keys()
+    assert {"view buddy_ai.old_view", "trigger public.assets.trg_old", "policy public.users.old"} <= gone
+    assert not [name for name in gone if "mine" in name or "my_view" in name]
+    assert before["policy public.trades.kept"] == after["policy public.trades.kept"]
+    assert "routine public.of_old(p_a text)" in after
+    assert migrate(db).up_to_date
+
+
+def test_logic_file_that_is_removed_takes_what_it_made_along(db, made):
+    made.unlink()
+    with db.connect() as connection:
+        assert migrations.make_plan(connection).states()[made.name] == "removed"
+    more = ["function public.of_old(pg_catalog.text)", "policy kept on public.trades"]
+    assert migrate(db).dropped == sorted(DROPPED + more)
+    assert migrate(db).up_to_date
+
+
+def test_what_vanished_stays_whole_where_something_of_a_users_stands_on_it(db, made):
+    with db.connect() as connection:
+        connection.execute("CREATE VIEW public.on_top AS SELECT * FROM public.old_view")
+    before = snapshot(db)
+    made.unlink()
+    with pytest.raises(Problem) as refused:
+        migrate(db)
+    assert "old_view" in refused.value.message
+    assert "on_top" in refused.value.detail
+    assert "CASCADE" not in str(refused.value)
+    assert snapshot(db) == before
+
+
+def test_stamping_records_what_logic_makes(empty, checkout):
+    with empty.connect() as connection:
+        catalog.build(connection)
+        migrations.stamp(connection)
+    logic = next(checkout.rglob("*_rule_triggers.sql"))
+    logic.write_text(logic.read_text().replace("trg_check_profile", "trg_check_new_profile"))
+    assert migrate(empty).dropped == ["trigger trg_check_profile on public.quality_profiles"]
 
 
 @pytest.mark.parametrize("file", schema_files(), ids=lambda file: file.name)
@@ -376,6 +479,72 @@ def test_verify_names_what_was_changed_by_hand(db):
             "constraint public.signals.signals_confidence_in_range is missing",
             "index trades_asset_id_idx is missing",
         ]
+
+
+def test_verify_names_what_is_too_many(db):
+    with db.connect() as connection:
+        connection.execute("CREATE FUNCTION _tidemark.left_over() RETURNS integer LANGUAGE sql AS 'SELECT 1'")
+        connection.execute("CREATE FUNCTION public.rescore(p_old integer) RETURNS integer LANGUAGE sql AS 'SELECT 1'")
+        connection.execute("CREATE VIEW buddy_ai.left_over AS SELECT 1 AS one")
+        connection.execute("CREATE POLICY left_over ON users USING (true)")
+        connection.execute("CREATE TRIGGER trg_left_over BEFORE UPDATE ON trades FOR EACH ROW"
+                           " EXECUTE FUNCTION _tidemark.set_updated_at()")
+        assert sorted(catalog.differences(connection)) == [
+            "policy public.users.left_over is too many", "relation buddy_ai.left_over is too many",
+            "routine _tidemark.left_over() is too many", "routine public.rescore(p_old integer) is too many",
+            "trigger public.trades.trg_left_over is too many",
+        ]
+
+
+APPLICATIONS = {
+    "buddy_ai": "DROP VIEW buddy_ai.ohlcv_data", "cryptovolt": "ALTER VIEW cryptovolt.trades RENAME TO deals",
+    "hyperliquid": "ALTER VIEW hyperliquid.strategy_rules OWNER TO CURRENT_USER",
+    "trading_manager": "COMMENT ON SCHEMA trading_manager IS 'changed'",
+    "btc_dashboard": "REVOKE USAGE ON SCHEMA btc_dashboard FROM tidemark_app",
+}
+
+
+def test_verify_looks_at_the_schemas_of_the_applications(db):
+    with db.connect() as connection:
+        assert {*APPLICATIONS, "_tidemark"} == set(catalog.own_schemas(connection))
+        for change in APPLICATIONS.values():
+            connection.execute(change)
+        found = catalog.differences(connection)
+    for schema in APPLICATIONS:
+        assert [line for line in found if schema in line], schema
+
+
+def test_verify_takes_what_comes_of_rows_for_what_it_is(db):
+    """Rules, aggregates and attachments of one's own, and what was detached; but not what rules do not say."""
+    with db.connect() as connection:
+        connection.execute("SET tidemark.reason = 'test'")
+        connection.execute(
+            "INSERT INTO validation_rules (name, applies_to, rule_type, parameters)"
+            " VALUES ('m', 'timeseries_data', 'range', '{\"column\": \"value\", \"max\": 2000}')"
+        )
+        connection.execute("UPDATE validation_rules SET is_active = false WHERE name = 'candles_price_positive'")
+        connection.execute("SELECT detach_quality('quotes'), attach_quality('features')")
+        connection.execute("CREATE TABLE own (a integer, ts timestamptz, value float, PRIMARY KEY (a, ts))")
+        connection.execute("SELECT create_hypertable('own', 'ts')")
+        connection.execute("SELECT attach_quality('own'), attach_audit('own')")
+        connection.execute("SELECT add_rollup(name, hypertable, '2 hours', ARRAY[series], ARRAY['max(value) AS v'])"
+                           " FROM (VALUES ('own_2h', 'own'::regclass, 'a'),"
+                           " ('more_2h', 'timeseries_data', 'source_id')) AS r (name, hypertable, series)")
+        assert catalog.differences(connection) == []
+        connection.execute("CREATE OR REPLACE FUNCTION _tidemark.score_candles() RETURNS trigger LANGUAGE plpgsql"
+                           " AS 'BEGIN RETURN NULL; END'")
+        assert catalog.differences(connection) == ["the functions that score candles are not those of its rules"]
+
+
+def test_verify_where_template1_is_not_empty(db, server):
+    """Whoever made the server may have put anything there; a new database brings it along."""
+    with psycopg.connect(make_conninfo(db.url, dbname="template1"), autocommit=True) as template1:
+        template1.execute("CREATE TABLE users (a integer)")
+        try:
+            with db.connect() as connection:
+                assert catalog.differences(connection) == []
+        finally:
+            template1.execute("DROP TABLE users")
 
 
 def test_history_tells_what_was_applied_and_undone(empty):

@@ -66,6 +66,22 @@ AS $func$
 $func$;
 COMMENT ON FUNCTION _tidemark.chunks(regclass) IS 'Chunks of a hypertable, oldest first.';
 
+-- Whether the current role can give objects to another and still change them afterwards. To give takes SET ROLE, to
+-- change takes inherited rights: since PostgreSQL 16 a membership may have either, or, as that of who created a role
+-- without being a superuser, neither.
+CREATE OR REPLACE FUNCTION _tidemark.can_act_as(p_role name)
+    RETURNS boolean
+    LANGUAGE sql
+    STABLE
+    SET search_path = pg_catalog, pg_temp
+AS $func$
+    SELECT pg_has_role(current_user, p_role,
+                       CASE WHEN current_setting('server_version_num')::integer < 160000 THEN 'MEMBER' ELSE 'SET' END)
+           AND pg_has_role(current_user, p_role, 'USAGE');
+$func$;
+COMMENT ON FUNCTION _tidemark.can_act_as(name) IS
+'Whether the current role can give objects to another role and still change them afterwards.';
+
 -- A trigger that is made for a hypertable with chunks is made for each chunk as the hypertable's owner, who has to be
 -- allowed its function. Migrations make functions before they hand them over.
 DO $do$

@@ -1,6 +1,7 @@
 -- attach_quality and detach_quality: scoring on any hypertable.
 
--- Makes a function unless it is there with the same text already.
+-- Makes a function unless it is there with the same text already; its comment is made in any case, by which the runner
+-- knows what logic is still wanted.
 CREATE OR REPLACE FUNCTION _tidemark.make_function(
     p_name text,
     p_arguments text,
@@ -22,6 +23,7 @@ BEGIN
         SELECT FROM pg_catalog.pg_proc AS p
          WHERE p.pronamespace = '_tidemark'::regnamespace AND p.proname = p_name AND p.prosrc = v_body
     ) THEN
+        EXECUTE format('COMMENT ON FUNCTION _tidemark.%I IS %L', p_name, p_comment);
         RETURN false;
     END IF;
     EXECUTE format('CREATE OR REPLACE FUNCTION _tidemark.%I(%s) RETURNS %s LANGUAGE plpgsql VOLATILE %s AS %L',
@@ -29,8 +31,9 @@ BEGIN
     EXECUTE format('REVOKE ALL ON FUNCTION _tidemark.%I FROM PUBLIC', p_name);
     EXECUTE format('COMMENT ON FUNCTION _tidemark.%I IS %L', p_name, p_comment);
     -- Whoever changes a rule later makes it anew as tidemark_owner. Migrations hand over everything at their end.
-    IF pg_has_role(current_user, (SELECT n.nspowner FROM pg_catalog.pg_namespace AS n WHERE n.nspname = '_tidemark'),
-                   'MEMBER') THEN
+    IF _tidemark.can_act_as(
+           (SELECT pg_get_userbyid(n.nspowner) FROM pg_catalog.pg_namespace AS n WHERE n.nspname = '_tidemark')
+       ) THEN
         EXECUTE format('ALTER FUNCTION _tidemark.%I OWNER TO %s', p_name, (
             SELECT n.nspowner::regrole FROM pg_catalog.pg_namespace AS n WHERE n.nspname = '_tidemark'
         ));
@@ -40,6 +43,20 @@ END
 $func$;
 COMMENT ON FUNCTION _tidemark.make_function(text, text, text, text, text, text) IS
 'Makes a function unless it is there with the same text already; says whether it did.';
+
+-- The functions that are made for a hypertable, by its stem, in an order in which they can be dropped.
+CREATE OR REPLACE FUNCTION _tidemark.quality_functions(p_stem text)
+    RETURNS text[]
+    LANGUAGE sql
+    IMMUTABLE
+    PARALLEL SAFE
+    SET search_path = pg_catalog, pg_temp
+AS $func$
+    SELECT array_agg(f.name || p_stem ORDER BY f.position)
+      FROM unnest(ARRAY['score_', 'rescore_updated_', 'forget_', 'rescore_', 'judge_safely_', 'judge_', 'try_rules_',
+                        'write_', 'link_', 'record_']) WITH ORDINALITY AS f (name, position);
+$func$;
+COMMENT ON FUNCTION _tidemark.quality_functions(text) IS 'Names of the functions that are made for a hypertable.';
 
 -- Drops the functions that were made for a hypertable.
 CREATE OR REPLACE FUNCTION _tidemark.drop_quality_functions(p_stem text)
@@ -51,9 +68,8 @@ AS $func$
 DECLARE
     v_name text;
 BEGIN
-    FOREACH v_name IN ARRAY ARRAY['score_', 'rescore_updated_', 'forget_', 'rescore_', 'judge_safely_', 'judge_',
-                                  'try_rules_', 'write_', 'link_', 'record_'] LOOP
-        EXECUTE format('DROP FUNCTION IF EXISTS _tidemark.%I', v_name || p_stem);
+    FOREACH v_name IN ARRAY _tidemark.quality_functions(p_stem) LOOP
+        EXECUTE format('DROP FUNCTION IF EXISTS _tidemark.%I', v_name);
     END LOOP;
 END
 $func$;
@@ -185,11 +201,13 @@ $func$;
 COMMENT ON FUNCTION _tidemark.build_quality(regclass) IS
 'Makes the functions that score a hypertable, for its columns and the rules in force; says whether any changed.';
 
--- Makes a trigger unless it is there already, made the same way.
+-- Makes a trigger unless it is there already, made the same way; its comment is made in any case.
 CREATE OR REPLACE FUNCTION _tidemark.make_trigger(
     p_name text,
     p_hypertable regclass,
-    p_definition text, -- what stands in CREATE TRIGGER between name and EXECUTE, with %s for the table
+    -- What stands between name and EXECUTE, with %s for the table, as pg_get_triggerdef prints it: or the trigger is
+    -- made anew each time.
+    p_definition text,
     p_function text,
     p_argument text,
     p_comment text
@@ -200,26 +218,27 @@ CREATE OR REPLACE FUNCTION _tidemark.make_trigger(
     SET search_path = pg_catalog, pg_temp
 AS $func$
 DECLARE
+    v_definition CONSTANT text := format(
+        '%I %s EXECUTE FUNCTION _tidemark.%I(%s)', p_name, format(p_definition, p_hypertable), p_function,
+        CASE WHEN p_argument IS NOT NULL THEN quote_literal(p_argument) END
+    );
+    v_is_new CONSTANT boolean := NOT EXISTS (
+        SELECT FROM pg_catalog.pg_trigger AS t
+         WHERE t.tgrelid = p_hypertable AND t.tgname = p_name
+           AND pg_get_triggerdef(t.oid) = 'CREATE TRIGGER ' || v_definition
+    );
     v_owner regrole;
 BEGIN
-    IF EXISTS (
-        SELECT FROM pg_catalog.pg_trigger AS t
-         WHERE t.tgrelid = p_hypertable AND t.tgname = p_name AND t.tgfoid = format('_tidemark.%I', p_function)::regproc
-           AND t.tgargs = coalesce(convert_to(p_argument, 'UTF8') || '\x00', '')
-           AND obj_description(t.oid, 'pg_trigger') = p_comment
-    ) THEN
-        RETURN false;
+    IF v_is_new THEN
+        -- TimescaleDB makes the triggers of chunks as the owner of the hypertable.
+        SELECT c.relowner::regrole INTO v_owner FROM pg_catalog.pg_class AS c WHERE c.oid = p_hypertable;
+        IF NOT has_function_privilege(v_owner, format('_tidemark.%I', p_function)::regproc, 'EXECUTE') THEN
+            EXECUTE format('GRANT EXECUTE ON FUNCTION _tidemark.%I TO %s', p_function, v_owner);
+        END IF;
+        EXECUTE 'CREATE OR REPLACE TRIGGER ' || v_definition;
     END IF;
-    -- TimescaleDB makes the triggers of chunks as the owner of the hypertable.
-    SELECT c.relowner::regrole INTO v_owner FROM pg_catalog.pg_class AS c WHERE c.oid = p_hypertable;
-    IF NOT has_function_privilege(v_owner, format('_tidemark.%I', p_function)::regproc, 'EXECUTE') THEN
-        EXECUTE format('GRANT EXECUTE ON FUNCTION _tidemark.%I TO %s', p_function, v_owner);
-    END IF;
-    EXECUTE format('CREATE OR REPLACE TRIGGER %I %s EXECUTE FUNCTION _tidemark.%I(%s)',
-                   p_name, format(p_definition, p_hypertable), p_function,
-                   CASE WHEN p_argument IS NOT NULL THEN quote_literal(p_argument) END);
     EXECUTE format('COMMENT ON TRIGGER %I ON %s IS %L', p_name, p_hypertable, p_comment);
-    RETURN true;
+    RETURN v_is_new;
 END
 $func$;
 COMMENT ON FUNCTION _tidemark.make_trigger(text, regclass, text, text, text, text) IS
@@ -444,7 +463,7 @@ BEGIN
     -- For each row, because the columnstore allows no transition table on DELETE; rows without fault cost nothing.
     v_changed := _tidemark.make_trigger(
         'trg_forget_deleted', p_hypertable,
-        'AFTER DELETE ON %s FOR EACH ROW WHEN (OLD.quality_score < 100 OR OLD.is_anomaly)',
+        'AFTER DELETE ON %s FOR EACH ROW WHEN (((old.quality_score < 100) OR old.is_anomaly))',
         'forget_' || v_new.stem, NULL,
         'Removes the penalties and the anomaly of a deleted row.'
     ) OR v_changed;

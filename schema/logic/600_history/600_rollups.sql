@@ -632,7 +632,8 @@ BEGIN
      WHERE r.hypertable = p_hypertable;
     SELECT string_agg(DISTINCT quote_ident(a.attname), ', ') INTO v_used
       FROM _tidemark.rollups AS r
-      JOIN pg_catalog.pg_rewrite AS w ON w.ev_class = format('_tidemark.%I', r.name || '_direct')::regclass
+      -- Those that are yet to be made come here once more.
+      JOIN pg_catalog.pg_rewrite AS w ON w.ev_class = to_regclass(format('_tidemark.%I', r.name || '_direct'))
       JOIN pg_catalog.pg_depend AS d ON d.classid = 'pg_rewrite'::regclass AND d.objid = w.oid
       JOIN pg_catalog.pg_attribute AS a ON a.attrelid = d.refobjid AND a.attnum = d.refobjsubid AND a.attnum > 0
      WHERE r.hypertable = p_hypertable

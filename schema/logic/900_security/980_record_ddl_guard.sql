@@ -61,8 +61,10 @@ BEGIN
                 ('trg_tidemark_record_alter', 'ddl_command_end',
                  '{ALTER TABLE,CREATE TRIGGER,ALTER TRIGGER,CREATE RULE,ALTER RULE,CREATE POLICY,ALTER POLICY}')
                ) AS t (name, event, tags)
-         WHERE NOT EXISTS (SELECT FROM pg_catalog.pg_event_trigger AS e WHERE e.evtname = t.name)
     LOOP
+        IF EXISTS (SELECT FROM pg_catalog.pg_event_trigger AS e WHERE e.evtname = v_trigger.name) THEN
+            EXECUTE format('DROP EVENT TRIGGER %I', v_trigger.name);
+        END IF;
         EXECUTE format(
             'CREATE EVENT TRIGGER %I ON %s WHEN TAG IN (%s) EXECUTE FUNCTION _tidemark.refuse_record_ddl()',
             v_trigger.name, v_trigger.event,

@@ -169,9 +169,22 @@ BEGIN
     END IF;
     PERFORM set_config('tidemark.record_maintenance', 'on', true);
 
-    -- Ownership. Handing objects over takes a superuser, or a member of both owners; else they stay where they are.
-    IF pg_has_role(current_user, 'tidemark_owner', 'MEMBER')
-       AND pg_has_role(current_user, 'tidemark_record', 'MEMBER') THEN
+    -- Ownership. Handing objects over takes a superuser, or a member of both owners; else they stay where they are, all
+    -- of them. Without a superuser, chunks go only to who may create objects where TimescaleDB keeps them.
+    IF (SELECT r.rolsuper FROM pg_catalog.pg_roles AS r WHERE r.rolname = current_user)
+       OR (_tidemark.can_act_as('tidemark_owner')
+           AND _tidemark.can_act_as('tidemark_record')
+           AND ('_tidemark'::regnamespace IN (SELECT n.oid FROM pg_catalog.pg_namespace AS n
+                                               WHERE n.nspowner = to_regrole('tidemark_owner'))
+                OR has_schema_privilege('tidemark_owner', '_timescaledb_internal', 'CREATE'))) THEN
+        -- Unless a superuser does it, the new owner must be one who may create objects there.
+        FOR v_object IN
+            SELECT n.nspname AS name
+              FROM pg_catalog.pg_namespace AS n
+             WHERE n.nspname = ANY (_tidemark.own_schemas()) OR n.nspname = 'public'
+        LOOP
+            EXECUTE format('GRANT CREATE ON SCHEMA %I TO tidemark_owner, tidemark_record', v_object.name);
+        END LOOP;
         FOR v_object IN
             WITH own AS (
                 SELECT n.oid AS schema_oid, n.nspname FROM pg_catalog.pg_namespace AS n
@@ -218,7 +231,13 @@ BEGIN
         LOOP
             EXECUTE format('ALTER %s %s OWNER TO %I', v_object.kind, v_object.name, v_object.owner);
         END LOOP;
-        GRANT CREATE ON SCHEMA public TO tidemark_owner;
+        FOR v_object IN
+            SELECT n.nspname AS name
+              FROM pg_catalog.pg_namespace AS n
+             WHERE n.nspname = ANY (_tidemark.own_schemas()) OR n.nspname = 'public'
+        LOOP
+            EXECUTE format('REVOKE CREATE ON SCHEMA %I FROM tidemark_record', v_object.name);
+        END LOOP;
     ELSE
         RAISE NOTICE 'Tidemark''s objects stay the property of %', current_user
             USING DETAIL = 'Handing them to tidemark_owner and tidemark_record takes a superuser.',

@@ -1,0 +1,44 @@
+-- What runner/catalog.py has to know of a database's rows to compare its catalogue.
+
+-- name: made_from_data
+WITH target AS (
+    SELECT t.label, t.is_attached, format('%I.%I', n.nspname, c.relname) AS name,
+           _tidemark.quality_functions(t.stem) AS functions
+      FROM _tidemark.quality_targets AS t
+      JOIN pg_catalog.pg_class AS c ON c.oid = t.hypertable
+      JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
+), routine AS (
+    SELECT f.name, t.is_attached FROM target AS t CROSS JOIN LATERAL unnest(t.functions) AS f (name)
+     UNION ALL
+    SELECT format('log_%s_changes', s.name), true FROM _tidemark.rollup_sources AS s
+)
+SELECT p.part, format('routine _tidemark.%I(', r.name) AS prefix
+  FROM routine AS r
+ CROSS JOIN (VALUES ('varying'), ('known')) AS p (part)
+UNION ALL
+SELECT 'known', format('relation _tidemark.%I', r.name || s.suffix)
+  FROM _tidemark.rollups AS r
+ CROSS JOIN (VALUES ('_direct'), ('_precomputed')) AS s (suffix)
+UNION ALL
+SELECT 'known', format('relation _tidemark.%I', s.name || '_logged_before') FROM _tidemark.rollup_sources AS s
+UNION ALL
+SELECT 'lacking', format('%s _tidemark.%I(', k.kind, r.name)
+  FROM routine AS r
+ CROSS JOIN (VALUES ('routine'), ('privileges'), ('owner of')) AS k (kind)
+ WHERE NOT r.is_attached
+UNION ALL
+SELECT 'lacking', format('trigger %s.%s', t.name, g.name)
+  FROM target AS t
+ CROSS JOIN (VALUES ('trg_calculate_quality_score'), ('trg_rescore_updated'), ('trg_forget_deleted'),
+                    ('trg_forget_truncated')) AS g (name)
+ WHERE NOT t.is_attached
+UNION ALL
+SELECT 'varying', format('column %s.quality_score', t.name) FROM target AS t WHERE NOT t.is_attached;
+
+-- name: stale
+SELECT t.label
+  FROM _tidemark.quality_targets AS t
+ WHERE t.is_attached
+   AND EXISTS (SELECT FROM pg_catalog.pg_class AS c WHERE c.oid = t.hypertable)
+   AND _tidemark.build_quality(t.hypertable)
+ ORDER BY t.label;
