@@ -13,7 +13,7 @@ from record.support import RECORD, Rows, insert
 ROLES = ("tidemark_admin", "tidemark_writer", "tidemark_app", "tidemark_reader", "tidemark_owner",
          "tidemark_trespasser")
 ATTEMPTS = {
-    "insert": "INSERT INTO {table} SELECT * FROM {table} LIMIT 1",
+    "insert": "INSERT INTO {table} (created_at) SELECT created_at FROM {table} LIMIT 1",
     "update": "UPDATE {table} SET created_at = now()",
     "delete": "DELETE FROM {table}",
     "truncate": "TRUNCATE {table}",

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import uuid
 
 import psycopg
 import pytest
 from conftest import _database
 from psycopg import sql
+from psycopg.types.json import Jsonb
 from record.support import ARGON2ID, Rows, insert, key_of, names
 
 OWNED = ("users", "watchlists", "watchlist_items", "alerts", "notifications", "positions", "trades", "predictions",
          "strategies", "strategy_rules", "learning_entries", "backtest_configs", "backtest_results")
+RECORD = ("audit_log", "timeseries_archive")  # as much of it as its reader may read of the tables
 NOBODY = ("", "not a uuid", "'; DROP TABLE users; --", "{}", "00000000")
 
 
@@ -93,7 +96,7 @@ def test_each_user_sees_all_of_his_own_rows(shared, alices):
 
 def test_tables_with_row_security_are_the_ones_tested_here(tx):
     found = tx.execute("SELECT relname::text FROM pg_class WHERE relrowsecurity ORDER BY relname").fetchall()
-    assert {table for (table,) in found} == set(OWNED)
+    assert {table for (table,) in found} == {*OWNED, *RECORD}
     # Whatever has a user's key is protected.
     assert tx.execute(
         "SELECT c.relname FROM pg_class AS c JOIN pg_attribute AS a ON a.attrelid = c.oid AND NOT a.attisdropped"
@@ -296,6 +299,65 @@ def test_other_roles_see_no_users_rows(shared, role):
         if role == "tidemark_admin":
             with pytest.raises(psycopg.errors.InsufficientPrivilege):
                 connection.execute("SELECT password_hash FROM users")
+
+
+READABLE = """
+    SELECT c.oid::regclass::text
+      FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace
+     WHERE c.relkind IN ('r', 'p', 'v', 'm') AND has_any_column_privilege(c.oid, 'SELECT')
+       AND (n.nspname = 'public' OR n.nspname = ANY (_tidemark.own_schemas()))
+"""
+
+
+@pytest.mark.parametrize("role", ["tidemark_admin", "tidemark_reader", "tidemark_writer"])
+def test_other_roles_read_nothing_personal_wherever_it_leaves_a_trace(tx, role):
+    """Tables, views, the record, the archive, a row's history: after rows were made, changed and deleted."""
+    rows, rowkeys = Rows(tx), {}
+    marked = {
+        "watchlists": "description", "watchlist_items": "notes", "alerts": "message", "notifications": "message",
+        "trades": "reasoning", "predictions": "model_version", "strategies": "description",
+        "strategy_rules": "source_ref", "learning_entries": "insight", "backtest_configs": "name",
+    }
+    for table, column in marked.items():
+        for is_deleted in (False, True):
+            key = insert(tx, table, rows.row(table) | {column: "MY-SECRET"})[0]
+            name = tx.execute(
+                "SELECT attname FROM pg_index JOIN pg_attribute ON attrelid = indrelid AND attnum = indkey[0]"
+                " WHERE indrelid = %s::regclass AND indisprimary", [table]).fetchone()[0]
+            change = sql.SQL("UPDATE {} SET {} = 'MY-SECRET 2' WHERE {} = %s").format(
+                *map(sql.Identifier, (table, column, name)))
+            tx.execute(change, [key])
+            if is_deleted:
+                tx.execute(sql.SQL("DELETE FROM {} WHERE {} = %s").format(*map(sql.Identifier, (table, name))), [key])
+            rowkeys[table, is_deleted] = Jsonb({name: str(key) if isinstance(key, uuid.UUID) else key})
+    tx.execute("""
+        CREATE TABLE private (id integer PRIMARY KEY, note text);
+        SELECT attach_audit('private');
+        INSERT INTO private VALUES (1, 'MY-SECRET');
+        CREATE TABLE private_series (ts timestamptz PRIMARY KEY, note text);
+        SELECT create_hypertable('private_series', by_range('ts')), attach_audit('private_series');
+        INSERT INTO private_series VALUES (now(), 'MY-SECRET');
+        DELETE FROM private_series
+    """)
+    assert tx.execute("SELECT count(*) FROM audit_log AS l WHERE l::text ~ 'MY-SECRET'").fetchone()[0] > 30
+    tx.execute(sql.SQL("SET LOCAL ROLE {}").format(sql.Identifier(role)))
+    for (relation,) in tx.execute(READABLE).fetchall():
+        columns = tx.execute(
+            "SELECT string_agg(quote_ident(attname), ', ') FROM pg_attribute WHERE attrelid = %s::regclass"
+            " AND attnum > 0 AND NOT attisdropped AND has_column_privilege(attrelid, attnum, 'SELECT')", [relation]
+        ).fetchone()[0]
+        with contextlib.suppress(psycopg.errors.InsufficientPrivilege), tx.transaction():
+            found = tx.execute(f"SELECT {columns} FROM {relation}").fetchall()
+            assert "MY-SECRET" not in str(found), relation
+    if role == "tidemark_admin":
+        for table in marked:
+            for is_deleted in (False, True):
+                key = rowkeys[table, is_deleted]
+                assert tx.execute("SELECT * FROM row_history(%s, %s)", [table, key]).fetchall() == [], table
+                with contextlib.suppress(psycopg.errors.InsufficientPrivilege), tx.transaction():
+                    found = tx.execute("SELECT row_as_of(%s, %s, now())", [table, key]).fetchall()
+                    assert found == [(None,)], table
+        assert tx.execute("SELECT count(*) > 3 FROM audit_log").fetchone() == (True,), "accounts, assets and the like"
 
 
 VIEWS = """

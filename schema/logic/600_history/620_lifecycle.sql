@@ -9,11 +9,15 @@ AS $func$
 DECLARE
     v_rows bigint;
 BEGIN
-    EXECUTE format('SELECT count(*) FROM %s', p_relation) INTO v_rows;
+    -- What one may not read must not hide the rest from him.
+    IF has_table_privilege(p_relation, 'SELECT') THEN
+        EXECUTE format('SELECT count(*) FROM %s', p_relation) INTO v_rows;
+    END IF;
     RETURN v_rows;
 END
 $func$;
-COMMENT ON FUNCTION _tidemark.count_rows(regclass) IS 'Rows of a relation, counted.';
+COMMENT ON FUNCTION _tidemark.count_rows(regclass) IS
+'Rows of a relation, counted; NULL where the caller may not read it.';
 
 -- The number of rows in a chunk: from the server's statistics, counted only where it has none.
 CREATE OR REPLACE FUNCTION _tidemark.chunk_rows(p_chunk regclass)
@@ -50,7 +54,8 @@ COMMENT ON COLUMN public.chunk_stats.chunk IS 'The chunk, a table.';
 COMMENT ON COLUMN public.chunk_stats.range_start IS 'First instant that belongs in the chunk.';
 COMMENT ON COLUMN public.chunk_stats.range_end IS 'First instant after it.';
 COMMENT ON COLUMN public.chunk_stats.is_compressed IS 'Whether it is compressed; rows that came later may not be yet.';
-COMMENT ON COLUMN public.chunk_stats.row_count IS 'Rows, as the server''s statistics estimate them.';
+COMMENT ON COLUMN public.chunk_stats.row_count IS
+'Rows, as the server''s statistics estimate them; NULL: there are none, and the reader may not count.';
 COMMENT ON COLUMN public.chunk_stats.table_bytes IS 'Size of the rows, without TOAST.';
 COMMENT ON COLUMN public.chunk_stats.index_bytes IS 'Size of the indexes.';
 COMMENT ON COLUMN public.chunk_stats.total_bytes IS 'Size of everything, compressed rows included.';

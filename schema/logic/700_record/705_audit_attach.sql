@@ -17,6 +17,39 @@ $func$;
 COMMENT ON FUNCTION _tidemark.audit_arguments(regclass) IS
 'Arguments of a table''s audit triggers: label, key, bookkeeping, secrets, reason, time column; NULL: not audited.';
 
+-- Tables whose record the caller may read: those of which he may read every row and, but for what is redacted, every
+-- column. So the record shows nobody what the tables would not; of a table that is gone it shows its owner only.
+CREATE OR REPLACE FUNCTION _tidemark.readable_records()
+    RETURNS SETOF text
+    LANGUAGE sql
+    STABLE
+    SET search_path = pg_catalog, pg_temp
+AS $func$
+    SELECT coalesce(v.arguments[1], _tidemark.label(c.oid))
+      FROM pg_catalog.pg_class AS c
+      JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace AND n.nspname !~ '^(_timescaledb_|pg_)'
+     CROSS JOIN LATERAL (SELECT _tidemark.audit_arguments(c.oid) AS arguments) AS v
+     WHERE c.relkind IN ('r', 'p')
+       AND NOT EXISTS (
+           SELECT FROM pg_catalog.pg_attribute AS a
+            WHERE a.attrelid = c.oid
+              AND a.attnum > 0
+              AND NOT a.attisdropped
+              AND NOT has_column_privilege(c.oid, a.attnum, 'SELECT')
+              AND a.attname <> ALL (coalesce(v.arguments[4], '{}')::text[])
+       )
+       AND (NOT row_security_active(c.oid) OR EXISTS (
+           SELECT FROM pg_catalog.pg_policy AS p
+            WHERE p.polrelid = c.oid
+              AND p.polpermissive
+              AND p.polcmd IN ('*', 'r')
+              AND pg_get_expr(p.polqual, p.polrelid) = 'true'
+              AND EXISTS (SELECT FROM unnest(p.polroles) AS r (oid) WHERE r.oid = 0 OR pg_has_role(r.oid, 'USAGE'))
+       ));
+$func$;
+COMMENT ON FUNCTION _tidemark.readable_records() IS
+'Tables, as the record names them, of which the caller may read every row and all that is not redacted.';
+
 -- Enters the rows that a table holds already, so that the record of it has a beginning.
 CREATE OR REPLACE FUNCTION _tidemark.record_snapshot(p_table regclass)
     RETURNS void

@@ -68,14 +68,14 @@ BEGIN
                    SELECT l.row_key AS key,
                           coalesce((SELECT max(b.audit_id) FROM public.audit_log AS b
                                      WHERE b.table_name = l.table_name AND b.audit_id < l.audit_id
-                                       AND ((jsonb_hash_extended(b.row_key, 0) = jsonb_hash_extended(l.row_key, 0)
+                                       AND ((b.row_key_hash = l.row_key_hash
                                              AND b.row_key = l.row_key AND b.operation = 'insert')
-                                            OR (jsonb_hash_extended(b.new_key, 0) = jsonb_hash_extended(l.row_key, 0)
+                                            OR (b.new_key_hash = l.row_key_hash
                                                 AND b.new_key = l.row_key))), 0) AS since,
                           l.audit_id AS until
                      FROM public.audit_log AS l
                     WHERE l.table_name = _tidemark.label(p_table)
-                      AND jsonb_hash_extended(l.new_key, 0) = jsonb_hash_extended(v.key, 0)
+                      AND l.new_key_hash = jsonb_hash_extended(v.key, 0)
                       AND l.new_key = v.key
                       AND l.audit_id BETWEEN v.since AND v.until
                    UNION ALL
@@ -83,13 +83,13 @@ BEGIN
                    SELECT l.new_key, l.audit_id,
                           coalesce((SELECT min(a.audit_id) FROM public.audit_log AS a
                                      WHERE a.table_name = l.table_name AND a.audit_id > l.audit_id
-                                       AND jsonb_hash_extended(a.row_key, 0) = jsonb_hash_extended(l.new_key, 0)
+                                       AND a.row_key_hash = l.new_key_hash
                                        AND a.row_key = l.new_key
                                        AND (a.operation IN ('delete', 'truncate') OR a.new_key IS NOT NULL)),
                                    9223372036854775807)
                      FROM public.audit_log AS l
                     WHERE l.table_name = _tidemark.label(p_table)
-                      AND jsonb_hash_extended(l.row_key, 0) = jsonb_hash_extended(v.key, 0)
+                      AND l.row_key_hash = jsonb_hash_extended(v.key, 0)
                       AND l.row_key = v.key
                       AND l.new_key IS NOT NULL
                       AND l.audit_id BETWEEN v.since AND v.until
@@ -102,7 +102,7 @@ BEGIN
            SELECT e.audit_id
              FROM lives AS v
              JOIN public.audit_log AS e
-               ON jsonb_hash_extended(e.row_key, 0) = jsonb_hash_extended(v.key, 0)
+               ON e.row_key_hash = jsonb_hash_extended(v.key, 0)
               AND e.row_key = v.key
               AND e.audit_id BETWEEN v.since AND v.until
        )
@@ -148,8 +148,8 @@ BEGIN
         SELECT l.* INTO v_entry
           FROM public.audit_log AS l
          WHERE l.table_name = v_label
-           AND ((jsonb_hash_extended(l.row_key, 0) = jsonb_hash_extended(v_key, 0) AND l.row_key = v_key)
-                OR (jsonb_hash_extended(l.new_key, 0) = jsonb_hash_extended(v_key, 0) AND l.new_key = v_key))
+           AND ((l.row_key_hash = jsonb_hash_extended(v_key, 0) AND l.row_key = v_key)
+                OR (l.new_key_hash = jsonb_hash_extended(v_key, 0) AND l.new_key = v_key))
            AND CASE WHEN v_entry.audit_id IS NULL THEN l.changed_at > p_at ELSE l.audit_id > v_entry.audit_id END
          ORDER BY l.audit_id
          LIMIT 1;

@@ -52,6 +52,7 @@ DECLARE
     c_me CONSTANT text := '(SELECT _tidemark.current_user_id())';
     v_policy record;
 BEGIN
+    PERFORM set_config('tidemark.record_maintenance', 'on', true); -- see record_ddl_guard
     FOR v_policy IN
         WITH policies AS (
             SELECT * FROM (VALUES
@@ -104,7 +105,12 @@ BEGIN
                  'config_id = ANY (ARRAY(SELECT c.config_id FROM public.backtest_configs AS c))',
                  'config_id = ANY (ARRAY(SELECT c.config_id FROM public.backtest_configs AS c))'),
                 -- Administration sees accounts, not what they own; no privilege lets it see a password''s hash.
-                ('users', 'administration', 'ALL', 'tidemark_admin', 'true', 'true')
+                ('users', 'administration', 'ALL', 'tidemark_admin', 'true', 'true'),
+                -- The record shows nobody what the tables it is of do not show him.
+                ('audit_log', 'readable', 'SELECT', NULL,
+                 'table_name = ANY (ARRAY(SELECT _tidemark.readable_records()))', NULL),
+                ('timeseries_archive', 'readable', 'SELECT', NULL,
+                 'table_name = ANY (ARRAY(SELECT _tidemark.readable_records()))', NULL)
             ) AS p (table_name, name, command, roles, visible, writable)
             UNION ALL
             -- The record reads what it takes a snapshot of, and what TRUNCATE is about to remove.
@@ -133,5 +139,6 @@ BEGIN
             ' WITH CHECK (' || v_policy.writable || ')'
         );
     END LOOP;
+    PERFORM set_config('tidemark.record_maintenance', '', true);
 END
 $do$;
