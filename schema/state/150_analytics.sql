@@ -72,14 +72,7 @@ CREATE TABLE public.predictions (
     CONSTRAINT predictions_confidence_in_range CHECK (confidence BETWEEN 0 AND 1),
     CONSTRAINT predictions_horizon_hours_positive CHECK (horizon_hours > 0),
     CONSTRAINT predictions_accuracy_score_in_range CHECK (accuracy_score BETWEEN 0 AND 1),
-    CONSTRAINT predictions_evaluated_has_actual CHECK (evaluated_at IS NULL OR actual_price IS NOT NULL),
-    CONSTRAINT predictions_current_price_in_range CHECK (abs(current_price) < 1e30 AND scale(current_price) <= 30),
-    CONSTRAINT predictions_predicted_price_in_range
-    CHECK (abs(predicted_price) < 1e30 AND scale(predicted_price) <= 30),
-    CONSTRAINT predictions_target_price_in_range CHECK (abs(target_price) < 1e30 AND scale(target_price) <= 30),
-    CONSTRAINT predictions_stop_loss_in_range CHECK (abs(stop_loss) < 1e30 AND scale(stop_loss) <= 30),
-    CONSTRAINT predictions_take_profit_in_range CHECK (abs(take_profit) < 1e30 AND scale(take_profit) <= 30),
-    CONSTRAINT predictions_actual_price_in_range CHECK (abs(actual_price) < 1e30 AND scale(actual_price) <= 30)
+    CONSTRAINT predictions_evaluated_has_actual CHECK (evaluated_at IS NULL OR actual_price IS NOT NULL)
 );
 CREATE INDEX predictions_user_id_idx ON public.predictions (user_id);
 CREATE INDEX predictions_asset_id_prediction_for_idx ON public.predictions (asset_id, prediction_for DESC);
@@ -135,7 +128,8 @@ CREATE TABLE public.forecasts (
     CONSTRAINT forecasts_model_id_fkey FOREIGN KEY (model_id) REFERENCES public.models (model_id),
     CONSTRAINT forecasts_target_after_made CHECK (target_ts > made_at),
     CONSTRAINT forecasts_bounds_ordered CHECK (lower <= upper),
-    CONSTRAINT forecasts_evaluated_has_actual CHECK (evaluated_at IS NULL OR actual IS NOT NULL)
+    CONSTRAINT forecasts_evaluated_has_actual CHECK (evaluated_at IS NULL OR actual IS NOT NULL),
+    CONSTRAINT forecasts_percentage_error_in_range CHECK (percentage_error BETWEEN 0 AND 1e100)
 );
 CREATE INDEX forecasts_model_id_idx ON public.forecasts (model_id);
 CREATE INDEX forecasts_due_idx ON public.forecasts (source_id, target_ts) WHERE evaluated_at IS NULL;

@@ -522,3 +522,40 @@ def test_stats_are_json_and_true(history, edition):
     assert [row["hypertable"] for row in stats["policies"]] == HYPERTABLES
     assert bool(stats["jobs"]) == (edition == "community")
     assert stats["database_bytes"] > time.time() % 1
+
+
+def test_chunk_that_cannot_be_dropped_keeps_no_other_from_being_so(history):
+    keep(history, "10 days")
+    oldest, *_ = [chunk for (chunk,) in history.execute(
+        "SELECT chunk FROM chunk_stats WHERE hypertable = 'timeseries_data' ORDER BY range_start")]
+    history.execute(f"CREATE VIEW in_the_way AS SELECT * FROM {oldest}")
+    warned = []
+    history.add_notice_handler(lambda notice: warned.append(notice.message_primary))
+    with pytest.raises(errors.Error) as refused:
+        history.execute("CALL maintain(NULL)")
+    assert refused.value.sqlstate == "TM609"
+    assert [text for text in warned if "cannot be dropped" in text] == [
+        f"{oldest} of timeseries_data cannot be dropped"
+    ]
+    assert history.execute(
+        "SELECT min(range_start) FILTER (WHERE chunk <> %s) > now() - interval '50 days', bool_or(chunk = %s)"
+        " FROM chunk_stats WHERE hypertable = 'timeseries_data'", (oldest, oldest)).fetchone() == (True, True)
+    history.execute("DROP VIEW in_the_way")
+    history.execute("CALL apply_retention()")
+
+
+@pytest.mark.community
+def test_chunk_that_cannot_be_compressed_keeps_no_other_from_being_so(history):
+    oldest, *_ = [chunk for (chunk,) in history.execute(
+        "SELECT chunk FROM chunk_stats WHERE hypertable = 'timeseries_data' ORDER BY range_start")]
+    body = history.execute("SELECT prosrc FROM pg_proc WHERE oid = '_tidemark.compress_chunk'::regproc").fetchone()[0]
+    history.execute(
+        "CREATE OR REPLACE FUNCTION _tidemark.compress_chunk(p_hypertable regclass, p_chunk regclass) RETURNS void"
+        " LANGUAGE plpgsql AS $f$" + body.replace("BEGIN", f"BEGIN IF p_chunk = '{oldest}'::regclass THEN RAISE"
+                                                  " EXCEPTION 'not this one'; END IF;", 1) + "$f$")
+    with pytest.raises(errors.Error) as refused:
+        history.execute("CALL compress_history('1 day')")
+    assert refused.value.sqlstate == "TM609"
+    assert history.execute(
+        "SELECT chunk FROM chunk_stats WHERE hypertable = 'timeseries_data' AND range_end < now() - interval '1 day'"
+        " AND NOT is_compressed").fetchall() == [(oldest,)]

@@ -209,3 +209,63 @@ def test_signals_expire(tx, signal):
     assert tx.execute(
         "SELECT signal_id FROM signals WHERE is_active ORDER BY signal_id"
     ).fetchall() == [(keys[1],), (keys[2],)]
+
+
+@pytest.mark.parametrize(("figure", "accuracy"), [
+    ("NaN", None), ("Infinity", 0), ("-Infinity", 0), ("1e130000", 0), ("12." + "0" * 8999 + "1", 0.12),
+])
+def test_one_odd_prediction_keeps_no_other_from_being_evaluated(tx, prediction, bar, outcome, figure, accuracy):
+    odd, fine = prediction(predicted_price=figure), prediction()
+    bar(START, 100)
+    assert evaluate(tx) == 2
+    assert outcome(odd)[1] == (accuracy if accuracy is None else pytest.approx(accuracy))
+    assert outcome(fine)[1] == pytest.approx(0.9)
+    tx.execute("SELECT * FROM model_leaderboard").fetchall()
+
+
+@pytest.mark.parametrize("price", [1e300, 1e-300, 1e31, -1e300, float("nan")])
+def test_nor_does_one_odd_price(tx, add, prediction, bar, outcome, price):
+    odd, fine = prediction(), prediction(prediction_for=START + 8 * DAY)
+    bar(START, price)
+    bar(START + 8 * DAY, 100)
+    assert evaluate(tx) >= 1
+    assert outcome(odd)[1] is None
+    assert outcome(fine)[1] == pytest.approx(0.9)
+
+
+def test_prediction_that_cannot_be_stored_is_warned_of_and_left(tx, prediction, bar, outcome):
+    keys = [prediction() for _ in range(3)]
+    bar(START, 100)
+    tx.execute("CREATE FUNCTION pg_temp.fail() RETURNS trigger LANGUAGE plpgsql AS $$BEGIN RAISE EXCEPTION 'no'; END$$")
+    tx.execute(f"CREATE TRIGGER fail BEFORE UPDATE ON predictions FOR EACH ROW WHEN (OLD.prediction_id = '{keys[1]}')"
+               " EXECUTE FUNCTION pg_temp.fail()")
+    warned = []
+    tx.add_notice_handler(lambda notice: warned.append(notice.message_primary))
+    assert evaluate(tx) == 2
+    assert [outcome(key)[2] for key in keys] == [True, False, True]
+    assert len(warned) == 1 and str(keys[1]) in warned[0]
+
+
+@pytest.mark.parametrize(("predicted", "value", "errors"), [
+    (float("nan"), 1.0, (None, None)), (float("inf"), 1.0, (None, None)), (1.7e308, -1.7e308, (None, None)),
+    (1e299, 1e-300, (1e299, 1e100)), (1e-320, 1e-310, (0, pytest.approx(100))), (2.0, 1.0, (1, 100)),
+])
+def test_one_odd_forecast_keeps_no_other_from_being_evaluated(tx, add, predicted, value, errors):
+    odd, fine = add("sources", data_type="scalar"), add("sources", data_type="scalar")
+    for source, figure in ((odd, predicted), (fine, 110)):
+        add("forecasts", source_id=source, made_at=START - DAY, target_ts=START, predicted=figure)
+    add("timeseries_data", source_id=odd, timestamp=START, value=value)
+    add("timeseries_data", source_id=fine, timestamp=START, value=100)
+    assert evaluate(tx, "forecasts") == 2
+    assert tx.execute("SELECT absolute_error, percentage_error FROM forecasts ORDER BY forecast_id").fetchall() == [
+        errors, (10, pytest.approx(10))
+    ]
+    tx.execute("SELECT * FROM model_leaderboard").fetchall()
+
+
+@pytest.mark.parametrize("odd", [1e300, 1e-300, float("nan"), float("inf")])
+def test_one_odd_price_leaves_signal_performance_readable(tx, add, asset, bar, odd):
+    for day, close in enumerate([odd, 1e200, odd, 5.0]):
+        bar(START + day * DAY, close, "1d")
+        add("signals", asset_id=asset, ts=START + day * DAY, signal_type="buy", strategy="s")
+    assert tx.execute("SELECT signals, measured_1 FROM signal_performance").fetchall() == [(4, 0)]

@@ -191,7 +191,8 @@ $func$;
 COMMENT ON FUNCTION _tidemark.compress_chunk(regclass, regclass) IS
 'Compresses one chunk, or again what came into a compressed one.';
 
--- Compresses now what is due, one chunk per transaction; p_older_than overrides the ages in data_policies. On Apache-2
+-- Compresses now what is due, one chunk per transaction; p_older_than overrides the ages in data_policies. A chunk that
+-- cannot be compressed keeps no other from being so: there is a warning, and TM609 once the others are done. On Apache-2
 -- there is no compression: says so and changes nothing.
 CREATE OR REPLACE PROCEDURE public.compress_history(p_older_than interval DEFAULT NULL)
     LANGUAGE plpgsql
@@ -199,15 +200,28 @@ CREATE OR REPLACE PROCEDURE public.compress_history(p_older_than interval DEFAUL
 AS $proc$
 DECLARE
     v_chunk record;
+    v_failed integer := 0;
 BEGIN
     IF _tidemark.edition() <> 'community' THEN
         RAISE NOTICE 'compression is not part of this edition of TimescaleDB: nothing changed';
         RETURN;
     END IF;
     FOR v_chunk IN SELECT c.hypertable, c.chunk FROM _tidemark.compressible_chunks(p_older_than) AS c LOOP
-        PERFORM _tidemark.compress_chunk(v_chunk.hypertable, v_chunk.chunk);
+        BEGIN
+            PERFORM _tidemark.compress_chunk(v_chunk.hypertable, v_chunk.chunk);
+        EXCEPTION WHEN OTHERS THEN
+            v_failed := v_failed + 1;
+            RAISE WARNING USING ERRCODE = SQLSTATE,
+                MESSAGE = pg_catalog.format('%s of %s cannot be compressed', v_chunk.chunk, v_chunk.hypertable),
+                DETAIL = SQLERRM;
+        END;
         COMMIT;
     END LOOP;
+    IF v_failed > 0 THEN
+        RAISE EXCEPTION USING ERRCODE = 'TM609',
+            MESSAGE = pg_catalog.format('%s chunk(s) could not be compressed', v_failed),
+            DETAIL = 'Warnings name them. The other chunks that were due are compressed.';
+    END IF;
 END
 $proc$;
 COMMENT ON PROCEDURE public.compress_history(interval) IS
@@ -414,7 +428,8 @@ COMMENT ON PROCEDURE _tidemark.refresh_before_drop(regclass, timestamptz) IS
 -- Drops what has outlived data_policies, chunk by chunk, each in a transaction of its own with its entry in the record.
 -- Aggregates keep what they have of the dropped rows and are never recomputed there. Nothing happens while no
 -- drop_after is set. A chunk that another session drops meanwhile is left to it. Raises TM608 where chunks had to stay
--- because of transactions that go on writing.
+-- because of transactions that go on writing, TM609 where some cannot be dropped, of which warnings tell; each once the
+-- others are dropped.
 CREATE OR REPLACE PROCEDURE public.apply_retention()
     LANGUAGE plpgsql
     -- A procedure with settings of its own may not control transactions.
@@ -423,6 +438,7 @@ DECLARE
     v_hypertable record;
     v_chunk record;
     v_waiting integer := 0;
+    v_failed integer := 0;
 BEGIN
     FOR v_hypertable IN
         SELECT c.hypertable, pg_catalog.max(c.range_end) AS range_end
@@ -433,13 +449,26 @@ BEGIN
         COMMIT;
     END LOOP;
     FOR v_chunk IN SELECT c.* FROM _tidemark.expired_chunks() AS c LOOP
-        IF _tidemark.claim_chunk(v_chunk.chunk)
-           AND _tidemark.drop_chunk(v_chunk.hypertable, v_chunk.chunk, v_chunk.range_start, v_chunk.range_end) IS NULL
-        THEN
-            v_waiting := v_waiting + 1;
-        END IF;
+        BEGIN
+            IF _tidemark.claim_chunk(v_chunk.chunk)
+               AND _tidemark.drop_chunk(v_chunk.hypertable, v_chunk.chunk, v_chunk.range_start, v_chunk.range_end)
+                   IS NULL
+            THEN
+                v_waiting := v_waiting + 1;
+            END IF;
+        EXCEPTION WHEN OTHERS THEN
+            v_failed := v_failed + 1;
+            RAISE WARNING USING ERRCODE = SQLSTATE,
+                MESSAGE = pg_catalog.format('%s of %s cannot be dropped', v_chunk.chunk, v_chunk.hypertable),
+                DETAIL = SQLERRM;
+        END;
         COMMIT;
     END LOOP;
+    IF v_failed > 0 THEN
+        RAISE EXCEPTION USING ERRCODE = 'TM609',
+            MESSAGE = pg_catalog.format('%s chunk(s) could not be dropped', v_failed),
+            DETAIL = 'Warnings name them. The other chunks that were due are dropped.';
+    END IF;
     IF v_waiting > 0 THEN
         RAISE EXCEPTION USING ERRCODE = 'TM608',
             MESSAGE = pg_catalog.format('%s chunk(s) could not be dropped yet', v_waiting),

@@ -200,8 +200,8 @@ $func$;
 COMMENT ON FUNCTION _tidemark.tidy_policies() IS
 'Policies of hypertables that were renamed get the new name, those of hypertables that were dropped go.';
 
--- Everything that upkeep has to do, now: refreshes the aggregates, compresses what is due where that is possible, drops
--- what has outlived data_policies. For schedulers: safe every minute, because a second one at the same time returns at
+-- Everything that upkeep has to do, now: refreshes the aggregates, drops what has outlived data_policies, compresses what
+-- is due where that is possible. For schedulers: safe every minute, because a second one at the same time returns at
 -- once. Returns whether it was the one to do the work, in p_did_run.
 CREATE OR REPLACE PROCEDURE public.maintain(INOUT p_did_run boolean DEFAULT NULL)
     LANGUAGE plpgsql
@@ -214,10 +214,11 @@ BEGIN
     IF p_did_run THEN
         PERFORM _tidemark.tidy_policies();
         CALL public.refresh_aggregates();
+        -- Where one of them ends in an error, what is more urgent is done: disks fill up.
+        CALL public.apply_retention();
         IF _tidemark.edition() = 'community' THEN
             CALL public.compress_history();
         END IF;
-        CALL public.apply_retention();
         PERFORM pg_catalog.pg_advisory_unlock(c_lock);
     END IF;
 END

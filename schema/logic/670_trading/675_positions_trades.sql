@@ -52,7 +52,9 @@ BEGIN
     END IF;
     NEW.closed_at := coalesce(NEW.closed_at, now());
     IF NEW.exit_price IS NULL THEN
-        SELECT l.price INTO NEW.exit_price FROM public.latest_price(NEW.asset_id, NEW.closed_at) AS l;
+        SELECT trim_scale(round(l.price::numeric, 30)) INTO NEW.exit_price
+          FROM public.latest_price(NEW.asset_id, NEW.closed_at) AS l
+         WHERE l.price >= 0 AND l.price < 1e30; -- what positions hold
         NEW.exit_price := coalesce(NEW.exit_price, NEW.current_price);
     END IF;
     RETURN NEW;

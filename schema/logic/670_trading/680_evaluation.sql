@@ -1,45 +1,80 @@
 -- What became of predictions, forecasts and signals.
 
--- Fills actual_price, accuracy_score (1 less the relative error, never below 0; NULL where the price is 0) and
--- evaluated_at of predictions whose instant has come. The price is the close of the first bar, of the length the model
--- looked at, that starts at or after that instant and has ended. Where none starts within p_patience, or within the
--- length of a bar where that is more, the prediction stays as it is. Returns how many were evaluated.
-CREATE OR REPLACE FUNCTION public.evaluate_predictions(p_patience interval DEFAULT '7 days')
+-- Fills actual_price, accuracy_score (1 less the relative error, never below 0; NULL where the price is 0 or the figure
+-- foretold is none) and evaluated_at of predictions whose instant has come. The price is the close of the first bar, of
+-- the length the model looked at, that starts at or after that instant and has ended. Where none starts within
+-- p_patience, or within the length of a bar where that is more, the prediction stays as it is. So does, with a warning,
+-- one that cannot be evaluated: it keeps no other from being so. Returns how many were evaluated.
+CREATE OR REPLACE FUNCTION _tidemark.store_prediction_outcomes(
+    p_prediction_ids uuid[],
+    p_prices numeric[]
+)
     RETURNS bigint
     LANGUAGE sql
     VOLATILE
-    SECURITY DEFINER
     SET search_path = pg_catalog, pg_temp
 AS $func$
-    WITH outcomes AS MATERIALIZED (
-        SELECT p.prediction_id, b.close::numeric AS price
-          FROM public.predictions AS p
-         CROSS JOIN LATERAL (SELECT _tidemark.bar_length(p.interval) AS length) AS l
-         CROSS JOIN LATERAL (
-                   SELECT c.close
-                     FROM public.candles AS c
-                    WHERE c.asset_id = p.asset_id
-                      AND c.interval = p.interval
-                      AND c.ts >= p.prediction_for
-                      AND c.ts <= p.prediction_for + greatest(p_patience, l.length)
-                      AND c.ts + l.length <= now()
-                      AND c.close > '-infinity'
-                      AND c.close < 'infinity'
-                    ORDER BY c.ts
-                    LIMIT 1
-              ) AS b
-         WHERE p.evaluated_at IS NULL AND p.prediction_for <= now()
-    ), evaluated AS (
+    WITH evaluated AS (
         UPDATE public.predictions AS p
            SET actual_price = o.price,
-               accuracy_score = CASE WHEN o.price <> 0
-                                     THEN greatest(0, 1 - abs(p.predicted_price - o.price) / abs(o.price)) END,
+               accuracy_score = CASE
+                   WHEN o.price = 0 OR p.predicted_price = 'NaN' THEN NULL
+                   WHEN abs(p.predicted_price) < 1e30
+                   THEN greatest(0, 1 - abs(p.predicted_price - o.price) / abs(o.price))
+                   ELSE 0 END,
                evaluated_at = now()
-          FROM outcomes AS o
+          FROM unnest(p_prediction_ids, p_prices) AS o (prediction_id, price)
          WHERE p.prediction_id = o.prediction_id AND p.evaluated_at IS NULL
         RETURNING p.prediction_id
     )
     SELECT count(*) FROM evaluated;
+$func$;
+COMMENT ON FUNCTION _tidemark.store_prediction_outcomes(uuid[], numeric[]) IS
+'Stores what became of predictions and returns of how many.';
+
+CREATE OR REPLACE FUNCTION public.evaluate_predictions(p_patience interval DEFAULT '7 days')
+    RETURNS bigint
+    LANGUAGE plpgsql
+    VOLATILE
+    SECURITY DEFINER
+    SET search_path = pg_catalog, pg_temp
+AS $func$
+DECLARE
+    v_ids uuid[];
+    v_prices numeric[];
+    v_count bigint := 0;
+BEGIN
+    SELECT array_agg(p.prediction_id), array_agg(trim_scale(round(b.close::numeric, 30))) INTO v_ids, v_prices
+      FROM public.predictions AS p
+     CROSS JOIN LATERAL (SELECT _tidemark.bar_length(p.interval) AS length) AS l
+     CROSS JOIN LATERAL (
+               SELECT c.close
+                 FROM public.candles AS c
+                WHERE c.asset_id = p.asset_id
+                  AND c.interval = p.interval
+                  AND c.ts >= p.prediction_for
+                  AND c.ts <= p.prediction_for + greatest(p_patience, l.length)
+                  AND c.ts + l.length <= now()
+                  AND c.close > -1e30 -- what predictions hold
+                  AND c.close < 1e30
+                ORDER BY c.ts
+                LIMIT 1
+          ) AS b
+     WHERE p.evaluated_at IS NULL AND p.prediction_for <= now();
+    BEGIN
+        RETURN _tidemark.store_prediction_outcomes(v_ids, v_prices);
+    EXCEPTION WHEN data_exception OR integrity_constraint_violation OR raise_exception THEN
+        FOR i IN 1 .. cardinality(v_ids) LOOP
+            BEGIN
+                v_count := v_count + _tidemark.store_prediction_outcomes(v_ids[i:i], v_prices[i:i]);
+            EXCEPTION WHEN data_exception OR integrity_constraint_violation OR raise_exception THEN
+                RAISE WARNING USING ERRCODE = SQLSTATE,
+                    MESSAGE = format('prediction %s cannot be evaluated', v_ids[i]), DETAIL = SQLERRM;
+            END;
+        END LOOP;
+        RETURN v_count;
+    END;
+END
 $func$;
 REVOKE ALL ON FUNCTION public.evaluate_predictions(interval) FROM public;
 COMMENT ON FUNCTION public.evaluate_predictions(interval) IS
@@ -47,48 +82,90 @@ COMMENT ON FUNCTION public.evaluate_predictions(interval) IS
 'how many. A bar later than p_patience, or than the length of a bar where that is more, does not count.';
 
 -- The same for forecasts, all of them, from timeseries_data: value, or close where the source delivers bars. A bar
--- counts once it has ended; of a source without an interval every row does. percentage_error is NULL where the value is
--- 0.
-CREATE OR REPLACE FUNCTION public.evaluate_forecasts(p_patience interval DEFAULT '7 days')
+-- counts once it has ended; of a source without an interval every row does. Errors are NULL where the figure foretold
+-- is none, and percentage_error also where the value is 0; it is 1e100 at most.
+CREATE OR REPLACE FUNCTION _tidemark.store_forecast_outcomes(
+    p_forecast_ids bigint[],
+    p_figures double precision[]
+)
     RETURNS bigint
     LANGUAGE sql
     VOLATILE
-    SECURITY DEFINER
     SET search_path = pg_catalog, pg_temp
 AS $func$
-    WITH outcomes AS MATERIALIZED (
-        SELECT f.forecast_id, r.figure
-          FROM public.forecasts AS f
-          JOIN public.sources AS s ON s.source_id = f.source_id
-         CROSS JOIN LATERAL (
-                   SELECT coalesce(_tidemark.bar_length(s.interval), interval '0') AS length,
-                          s.data_type = 'ohlcv' AS has_bars
-              ) AS l
-         CROSS JOIN LATERAL (
-                   SELECT v.figure
-                     FROM public.timeseries_data AS t
-                    CROSS JOIN LATERAL (SELECT CASE WHEN l.has_bars THEN t.close ELSE t.value END AS figure) AS v
-                    WHERE t.source_id = f.source_id
-                      AND t.timestamp >= f.target_ts
-                      AND t.timestamp <= f.target_ts + greatest(p_patience, l.length)
-                      AND t.timestamp + CASE WHEN l.has_bars THEN l.length ELSE interval '0' END <= now()
-                      AND v.figure > '-infinity'
-                      AND v.figure < 'infinity'
-                    ORDER BY t.timestamp
-                    LIMIT 1
-              ) AS r
-         WHERE f.evaluated_at IS NULL AND f.target_ts <= now()
-    ), evaluated AS (
+    WITH evaluated AS (
         UPDATE public.forecasts AS f
            SET actual = o.figure,
-               absolute_error = abs(f.predicted - o.figure),
-               percentage_error = abs(f.predicted - o.figure) / nullif(abs(o.figure), 0) * 100,
+               absolute_error = e.error::double precision,
+               -- Beyond these bounds a quotient is no double precision.
+               percentage_error = CASE WHEN e.percent >= 1e100 THEN 1e100 WHEN e.percent < 1e-100 THEN 0
+                                       ELSE e.percent::double precision END,
                evaluated_at = now()
-          FROM outcomes AS o
+          FROM unnest(p_forecast_ids, p_figures) AS o (forecast_id, figure)
+          JOIN public.forecasts AS g ON g.forecast_id = o.forecast_id
+         CROSS JOIN LATERAL (
+                   SELECT CASE WHEN abs(g.predicted) < 1e300 AND abs(o.figure) < 1e300
+                               THEN abs(g.predicted::numeric - o.figure::numeric) END AS error
+              ) AS d
+         CROSS JOIN LATERAL (
+                   SELECT CASE WHEN d.error = 0 OR d.error >= 1e-300 THEN d.error ELSE 0 * d.error END AS error,
+                          d.error / nullif(abs(o.figure::numeric), 0) * 100 AS percent
+              ) AS e
          WHERE f.forecast_id = o.forecast_id AND f.evaluated_at IS NULL
         RETURNING f.forecast_id
     )
     SELECT count(*) FROM evaluated;
+$func$;
+COMMENT ON FUNCTION _tidemark.store_forecast_outcomes(bigint[], double precision[]) IS
+'Stores what became of forecasts and returns of how many.';
+
+CREATE OR REPLACE FUNCTION public.evaluate_forecasts(p_patience interval DEFAULT '7 days')
+    RETURNS bigint
+    LANGUAGE plpgsql
+    VOLATILE
+    SECURITY DEFINER
+    SET search_path = pg_catalog, pg_temp
+AS $func$
+DECLARE
+    v_ids bigint[];
+    v_figures double precision[];
+    v_count bigint := 0;
+BEGIN
+    SELECT array_agg(f.forecast_id), array_agg(r.figure) INTO v_ids, v_figures
+      FROM public.forecasts AS f
+      JOIN public.sources AS s ON s.source_id = f.source_id
+     CROSS JOIN LATERAL (
+               SELECT coalesce(_tidemark.bar_length(s.interval), interval '0') AS length,
+                      s.data_type = 'ohlcv' AS has_bars
+          ) AS l
+     CROSS JOIN LATERAL (
+               SELECT v.figure
+                 FROM public.timeseries_data AS t
+                CROSS JOIN LATERAL (SELECT CASE WHEN l.has_bars THEN t.close ELSE t.value END AS figure) AS v
+                WHERE t.source_id = f.source_id
+                  AND t.timestamp >= f.target_ts
+                  AND t.timestamp <= f.target_ts + greatest(p_patience, l.length)
+                  AND t.timestamp + CASE WHEN l.has_bars THEN l.length ELSE interval '0' END <= now()
+                  AND v.figure > '-infinity'
+                  AND v.figure < 'infinity'
+                ORDER BY t.timestamp
+                LIMIT 1
+          ) AS r
+     WHERE f.evaluated_at IS NULL AND f.target_ts <= now();
+    BEGIN
+        RETURN _tidemark.store_forecast_outcomes(v_ids, v_figures);
+    EXCEPTION WHEN data_exception OR integrity_constraint_violation OR raise_exception THEN
+        FOR i IN 1 .. cardinality(v_ids) LOOP
+            BEGIN
+                v_count := v_count + _tidemark.store_forecast_outcomes(v_ids[i:i], v_figures[i:i]);
+            EXCEPTION WHEN data_exception OR integrity_constraint_violation OR raise_exception THEN
+                RAISE WARNING USING ERRCODE = SQLSTATE,
+                    MESSAGE = format('forecast %s cannot be evaluated', v_ids[i]), DETAIL = SQLERRM;
+            END;
+        END LOOP;
+        RETURN v_count;
+    END;
+END
 $func$;
 REVOKE ALL ON FUNCTION public.evaluate_forecasts(interval) FROM public;
 COMMENT ON FUNCTION public.evaluate_forecasts(interval) IS
@@ -159,7 +236,7 @@ COMMENT ON COLUMN public.model_leaderboard.interval_coverage IS
 
 -- The bar a signal is about is the last one, of the signal's length (a day where it names none), that starts at or
 -- before it; a return is the close of the n-th bar after that over its own close. What lies between: 60 bars and 10
--- days are enough for 20 bars of a market that closes over night.
+-- days are enough for 20 bars of a market that closes over night. A figure that is no price makes no return.
 CREATE OR REPLACE VIEW public.signal_performance WITH (security_invoker = true) AS
 SELECT coalesce(s.strategy, t.name) AS strategy,
        s.signal_type,
@@ -189,10 +266,11 @@ SELECT coalesce(s.strategy, t.name) AS strategy,
         LIMIT 1
        ) AS b ON true
   LEFT JOIN LATERAL (
-       SELECT n.closes[1] / nullif(b.close, 0) - 1 AS return_1,
-              n.closes[5] / nullif(b.close, 0) - 1 AS return_5,
-              n.closes[20] / nullif(b.close, 0) - 1 AS return_20
-         FROM (SELECT array_agg(f.close ORDER BY f.ts) AS closes
+       SELECT n.closes[1] / n.base - 1 AS return_1,
+              n.closes[5] / n.base - 1 AS return_5,
+              n.closes[20] / n.base - 1 AS return_20
+         FROM (SELECT array_agg(CASE WHEN abs(f.close) < 1e30 THEN f.close END ORDER BY f.ts) AS closes,
+                      CASE WHEN abs(b.close) BETWEEN 1e-30 AND 1e30 THEN b.close END AS base
                  FROM (SELECT c.ts,
                               c.close
                          FROM public.candles AS c
