@@ -28,11 +28,10 @@ from typing import Any
 
 import psycopg
 from psycopg import sql
-from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from psycopg.rows import dict_row
 
 from tidemark import catalog
-from tidemark.database import SESSION, UNLIMITED, child_environment, connect, normalise, prepare, where
+from tidemark.database import SESSION, UNLIMITED, child_environment, connect, prepare, where, without_password
 from tidemark.errors import Problem
 from tidemark.installation import GLOBS, Installation, installations
 from tidemark.migrations import check_server
@@ -128,7 +127,7 @@ def restore(url: str, directory: Path, *, say: Say = _quiet) -> Manifest:
         connection.execute("SELECT public.timescaledb_pre_restore()")
     say("restoring")
     program = _program("pg_restore", max(manifest.major, _server_major(url)))
-    _run(program, "--exit-on-error", "--dbname", _without_password(url), str(directory / DUMP), url=url,
+    _run(program, "--exit-on-error", "--dbname", without_password(url)[0], str(directory / DUMP), url=url,
          hint="the database is incomplete: drop and create it before another attempt")
     with connect(url) as connection:
         _configure_database(connection, manifest)
@@ -243,7 +242,7 @@ def _logical(url: str, connection: psycopg.Connection, target: Path, manifest: M
         snapshot = connection.execute("SELECT pg_export_snapshot()").fetchone()[0]
         say("dumping")
         _run(dump, "--format=custom", f"--snapshot={snapshot}", "--lock-wait-timeout=60s",
-             "--dbname", _without_password(url), "--file", str(target / DUMP), url=url)
+             "--dbname", without_password(url)[0], "--file", str(target / DUMP), url=url)
         say("counting")
         manifest.seal, manifest.sequences = _last_seal(connection), _listed(before, sequences(connection))
         _write_json(target / CATALOGUE, _catalogue(connection))
@@ -269,7 +268,7 @@ def _physical(url: str, connection: psycopg.Connection, target: Path, manifest: 
     say("copying")
     base = target / BASE
     _run(program, "--pgdata", str(base), "--wal-method=stream", "--checkpoint=fast", "--manifest-checksums=SHA256",
-         "--dbname", _without_password(url), url=url,
+         "--dbname", without_password(url)[0], url=url,
          hint="it takes a role with REPLICATION and a line for `replication` in pg_hba.conf")
     say("checking")
     _run(program.with_name("pg_verifybackup"), "--quiet", str(base))
@@ -623,18 +622,9 @@ def _program(name: str, major: int) -> Path:
                   hint=f"install the package postgresql-client-{major}", exit_code=2)
 
 
-def _without_password(url: str) -> str:
-    """For command lines, which others can read."""
-    parameters = conninfo_to_dict(normalise(url))
-    parameters.pop("password", None)
-    return make_conninfo(**parameters)
-
-
 def _run(program: Path, *arguments: str, url: str = "", hint: str = "") -> None:
     """Run one of PostgreSQL's programs; a Problem with what it said where it fails."""
-    environment = {**child_environment(), "LC_ALL": "C.UTF-8"}
-    if password := conninfo_to_dict(normalise(url)).get("password") if url else None:
-        environment["PGPASSWORD"] = str(password)
+    environment = {**child_environment(), "LC_ALL": "C.UTF-8", **(without_password(url)[1] if url else {})}
     done = subprocess.run([program, *arguments], capture_output=True, text=True, env=environment,
                           stdin=subprocess.DEVNULL)
     if done.returncode:

@@ -21,7 +21,7 @@ from tidemark import calendars, catalog, config, lifecycle, loader, migrations, 
 from tidemark import doctor as examination
 from tidemark import query as questions
 from tidemark.boundary import ELSEWHERE, Verbs
-from tidemark.database import child_environment, connect, normalise, where
+from tidemark.database import child_environment, connect, where, without_password
 from tidemark.errors import Problem
 from tidemark.installation import NoInstallation, find_installation
 
@@ -119,8 +119,9 @@ def url() -> None:
 def psql(arguments: tuple[str, ...]) -> None:
     """Open psql on the database; ARGUMENTS go to psql."""
     try:
+        conninfo, secret = without_password(_url())
         # Who sits before psql may have chosen otherwise.
-        os.execvpe("psql", ["psql", normalise(_url()), *arguments], {**child_environment(), **os.environ})  # noqa: S606, S607
+        os.execvpe("psql", ["psql", conninfo, *arguments], {**child_environment(), **os.environ, **secret})  # noqa: S606, S607
     except FileNotFoundError:
         raise Problem("psql is not installed", hint="install the package postgresql-client") from None
 

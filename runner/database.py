@@ -53,20 +53,58 @@ def normalise(url: str) -> str:
     return re.sub(r"^(postgres(?:ql)?)\+\w+://", r"\1://", url)
 
 
-def connect(url: str, *, limited: bool = False, **parameters: Any) -> psycopg.Connection:
+def parameters(url: str) -> dict[str, Any]:
+    """What a URL says, by libpq's names. Raises Problem (exit code 2) where it cannot be read.
+
+    No error repeats what may be a password. libpq quotes what it cannot read; and it takes what follows an `@`, `/` or
+    `?` in a password for a host, a port or a database, which it names later on.
+    """
+    url = normalise(url)
+    detail = _misread(url)
+    if not detail:
+        try:
+            found = conninfo_to_dict(url)
+        except psycopg.ProgrammingError as error:
+            known = {option.split("=")[0] for option in url.partition("?")[2].split("&")}
+            detail = re.sub(r'"([^"]*)"', lambda m: m[0] if m[1] in known else '"…"', str(error)).strip()
+        else:
+            if re.fullmatch(r"[0-9,]*", str(found.get("port") or "")):
+                return found
+            detail = "the port is no number"
+    raise Problem("DATABASE_URL cannot be read", detail=detail, hint="write it as postgresql://user@host:5432/name",
+                  exit_code=2)
+
+
+def _misread(url: str) -> str:
+    """Why libpq would read something else from a URL than was meant; nothing where it would not."""
+    if not re.match(r"postgres(ql)?://", url):
+        return ""
+    before, _, options = url.partition("://")[2].partition("?")
+    is_cut = bool(options) and not all("=" in option for option in options.split("&") if option)
+    who = before.rpartition("@")[0]
+    if is_cut or re.search(r"[@/#\[\]\s]", who):
+        return "user and password hold one of @ / ? # [ ] or a space: write %40 %2F %3F %23 %5B %5D %20 for them"
+    if re.search(r"%(?![0-9A-Fa-f]{2})", who):
+        return "user or password holds a % that stands for itself: write %25 for it"
+    return ""
+
+
+def without_password(url: str) -> tuple[str, dict[str, str]]:
+    """For programs that are called: the connection string, which others can read in the list of processes, without the
+    password, and what to set in their environment instead."""
+    found = parameters(url)
+    password = found.pop("password", None)
+    return make_conninfo(**found), {} if password is None else {"PGPASSWORD": str(password)}
+
+
+def connect(url: str, *, limited: bool = False, **overrides: Any) -> psycopg.Connection:
     """An autocommit connection, set as SESSION says; raises Problem (exit code 2) where there is none to be had.
 
     The server's time limits hold only where `limited`, for questions that may be too much for it.
     """
-    try:
-        conninfo = make_conninfo(
-            normalise(url), **{"application_name": "tidemark", "connect_timeout": 10, **parameters}
-        )
-    except psycopg.ProgrammingError as error:
-        raise Problem(
-            "DATABASE_URL cannot be read", detail=str(error), hint="write it as postgresql://user@host:5432/name",
-            exit_code=2,
-        ) from None
+    conninfo = make_conninfo(
+        **{**parameters(url), "application_name": "tidemark", "connect_timeout": 10, **overrides}
+    )
     try:
         connection = psycopg.connect(conninfo, autocommit=True)
     except psycopg.OperationalError as error:
@@ -100,10 +138,10 @@ def _why(conninfo: str, error: psycopg.OperationalError) -> Problem:
 
     libpq gives no SQLSTATE for a failed connection and its texts are translated, so ask the server itself.
     """
-    parameters = conninfo_to_dict(conninfo)
-    target = f"{parameters.get('host') or 'local socket'}:{parameters.get('port') or 5432}"
+    meant = conninfo_to_dict(conninfo)
+    target = f"{meant.get('host') or 'local socket'}:{meant.get('port') or 5432}"
     detail = str(error).strip().splitlines()[-1]
-    name = parameters.get("dbname") or parameters.get("user")
+    name = meant.get("dbname") or meant.get("user")
     try:
         psycopg.connect(make_conninfo(conninfo, dbname="postgres")).close()
     except psycopg.OperationalError:

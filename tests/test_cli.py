@@ -116,6 +116,44 @@ def test_url_that_is_none(run):
     assert_refused(run("nonsense://", "status"), "DATABASE_URL", code=2)
 
 
+UNREADABLE = [
+    "postgresql://u:S3CRET%zz@h/db", "postgresql://u:pa%ss S3CRET@h/db", "postgresql://u:a@S3CRET@127.0.0.1:1/db",
+    "postgresql://u:a/S3CRET@127.0.0.1:1/db", "postgresql://u:a?S3CRET@127.0.0.1:1/db", "postgresql://u:S3CRET#@h/db",
+    "postgresql://u:a#S3CRET@127.0.0.1:1/db", "postgresql://127.0.0.1:S3CRET/db", "mysql://u:S3CRET@h/db",
+    "jdbc:postgresql://u:S3CRET@h/db", "postgresql:/u:S3CRET@h/db", "u:S3CRET@h/db", "S3CRET",
+    "host=127.0.0.1 password=a S3CRET", "host=127.0.0.1 password='S3CRET", "postgresql://u:S3CRET@h/db?sslmod=require",
+    "postgresql+asyncpg://u:S3CRET@h/db?ssl=1", "postgresql://u:[S3CRET]@127.0.0.1:1/db",
+]
+
+
+@pytest.mark.parametrize("url", UNREADABLE)
+@pytest.mark.parametrize("verb", [["status"], ["psql"], ["backup", "nowhere"], ["restore", "nowhere"]], ids=str)
+def test_password_of_a_url_that_cannot_be_read_is_in_no_error(run, monkeypatch, tmp_path, url, verb):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("os.execvpe", lambda *_: pytest.fail("psql was called"))
+    (tmp_path / "nowhere").mkdir()
+    result = run(url, *verb)
+    assert result.exit_code in (1, 2)
+    assert "S3CRET" not in result.output + str(result.exception)
+    if verb in (["status"], ["psql"]):
+        assert_refused(result, "DATABASE_URL cannot be read", code=2)
+
+
+@pytest.mark.parametrize("url", ["postgresql://u:S3CRET@127.0.0.1:1/db", "postgresql://u:S3CRE%54@127.0.0.1:1/db",
+                                 "postgresql+psycopg://u:S3CRET@127.0.0.1:1/db?sslmode=prefer&",
+                                 "host=127.0.0.1 port=1 user=u password=S3CRET"])
+def test_password_is_in_no_error_of_a_connection_and_in_no_command_line(run, monkeypatch, url):
+    assert_refused(result := run(url, "status"), "127.0.0.1:1", code=2)
+    assert "S3CRE" not in result.output
+    calls = []
+    monkeypatch.setattr("os.execvpe", lambda program, arguments, environment: calls.append((arguments, environment)))
+    run(url, "psql", "-c", "SELECT 1")
+    [(arguments, environment)] = calls
+    assert "S3CRE" not in str(arguments)
+    assert "127.0.0.1" in arguments[1]
+    assert environment["PGPASSWORD"] == "S3CRET"
+
+
 @pytest.fixture(scope="module")
 def bare():
     """A server without TimescaleDB preloaded, and with a role that may do nothing."""

@@ -274,6 +274,54 @@ def test_refused_password_is_not_repeated_to_the_application(app):
     assert "correct horse" not in f"{refused.value} {refused.value.diag.message_detail}"
 
 
+def everything_said(error: psycopg.Error) -> str:
+    return " ".join(filter(None, [str(error), error.diag.message_detail, error.diag.message_hint, error.diag.context]))
+
+
+BAD_USERS = [
+    ({"email": "nobody"}, "users_email_has_at_sign", "23514"), ({"username": " "}, "users_username_not_blank", "23514"),
+    ({"email": None}, None, "23502"), ({"role": None}, None, "23502"), ({"password_hash": "T0PSECRET"},
+                                                                     "users_password_hash_is_argon2id", "23514"),
+]
+
+
+@pytest.mark.parametrize(("values", "constraint", "sqlstate"), BAD_USERS)
+@pytest.mark.parametrize("owner", ["superuser", "tidemark_owner"])
+def test_failed_constraint_on_users_shows_no_hash_to_anybody(tx, owner, values, constraint, sqlstate):
+    """Nor to the log, which gets the same error."""
+    secret = ARGON2ID.rpartition("$")[0][-11:]
+    row = {"username": "u", "email": "u@example.org", "password_hash": ARGON2ID}
+    insert(tx, "users", row | {"username": "v", "email": "v@example.org"})
+    if owner != "superuser":
+        tx.execute("SET LOCAL ROLE tidemark_owner")
+    column, value = next(iter(values.items()))
+    for attempt in (lambda: insert(tx, "users", row | values), lambda: tx.execute(
+            sql.SQL("UPDATE users SET {} = %s WHERE username = 'v'").format(sql.Identifier(column)), [value])):
+        with pytest.raises(psycopg.Error) as refused, tx.transaction():
+            attempt()
+        assert refused.value.sqlstate == sqlstate
+        assert refused.value.diag.constraint_name == constraint
+        assert refused.value.diag.table_name == "users"
+        assert secret not in everything_said(refused.value)
+        assert "T0PSECRET" not in everything_said(refused.value)
+
+
+def test_so_it_is_with_any_table_of_secrets_on_record(tx):
+    tx.execute("CREATE TABLE vault (id integer PRIMARY KEY, n integer NOT NULL, d integer GENERATED ALWAYS AS (n * 2)"
+               " STORED, api_key text, pin text, CONSTRAINT n_positive CHECK (n > 0),"
+               " CONSTRAINT d_small CHECK (d < 100)); SELECT attach_audit('vault', p_secrets => '{pin}')")
+    for n, constraint in ((-1, "n_positive"), (None, None)):
+        with pytest.raises(psycopg.Error) as refused, tx.transaction():
+            tx.execute("INSERT INTO vault (id, n, api_key, pin) VALUES (1, %s, 'T0PSECRET', 'T0PSECRET')", [n])
+        assert refused.value.diag.constraint_name == constraint
+        assert "T0PSECRET" not in everything_said(refused.value)
+    tx.execute("INSERT INTO vault (id, n) VALUES (1, 1)")
+    with pytest.raises(psycopg.errors.CheckViolation), tx.transaction():
+        tx.execute("UPDATE vault SET n = 60")
+    tx.execute("SELECT detach_audit('vault')")
+    assert tx.execute("SELECT count(*) FROM pg_trigger WHERE tgrelid = 'vault'::regclass").fetchone() == (0,)
+
+
 @pytest.mark.parametrize("role", ["tidemark_reader", "tidemark_writer", "tidemark_admin"])
 def test_other_roles_see_no_users_rows(shared, role):
     database, alice, _ = shared

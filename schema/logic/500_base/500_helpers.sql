@@ -159,6 +159,60 @@ $func$;
 COMMENT ON FUNCTION _tidemark.notify(text, jsonb) IS
 'Notifies a channel of what everybody may know; warns, and does not fail, where that cannot be done.';
 
+-- Row trigger of a table that holds secrets. Where a constraint fails, the server shows the whole row to whoever may
+-- read it, and to its log. This looks first, and fails the same way without the row. What is generated is not there
+-- yet, so constraints over such columns are left to the server; a key that is taken shows the key alone.
+CREATE OR REPLACE FUNCTION _tidemark.withhold_secrets()
+    RETURNS trigger
+    LANGUAGE plpgsql
+    VOLATILE
+    SET search_path = pg_catalog, pg_temp
+AS $func$
+DECLARE
+    v_row CONSTANT jsonb := to_jsonb(NEW.*);
+    v_check record;
+    v_is_violated boolean;
+BEGIN
+    FOR v_check IN
+        SELECT a.attname AS name, NULL AS condition
+          FROM pg_catalog.pg_attribute AS a
+         WHERE a.attrelid = TG_RELID
+           AND a.attnum > 0
+           AND NOT a.attisdropped
+           AND a.attnotnull
+           AND a.attgenerated = ''
+           AND v_row ->> a.attname IS NULL
+        UNION ALL
+        SELECT c.conname, pg_get_expr(c.conbin, c.conrelid)
+          FROM pg_catalog.pg_constraint AS c
+         WHERE c.conrelid = TG_RELID
+           AND c.contype = 'c'
+           AND NOT EXISTS (SELECT FROM pg_catalog.pg_attribute AS a
+                            WHERE a.attrelid = c.conrelid AND a.attnum = ANY (c.conkey) AND a.attgenerated <> '')
+         ORDER BY 2 NULLS FIRST, 1
+    LOOP
+        IF v_check.condition IS NULL THEN
+            RAISE not_null_violation USING
+                MESSAGE = format('null value in column "%s" of relation "%s" violates not-null constraint',
+                                 v_check.name, TG_TABLE_NAME),
+                SCHEMA = TG_TABLE_SCHEMA, TABLE = TG_TABLE_NAME, COLUMN = v_check.name;
+        END IF;
+        EXECUTE format('SELECT (%s) IS FALSE FROM (SELECT ($1).*) AS %I', v_check.condition, TG_TABLE_NAME)
+           INTO v_is_violated
+          USING NEW;
+        IF v_is_violated THEN
+            RAISE check_violation USING
+                MESSAGE = format('new row for relation "%s" violates check constraint "%s"', TG_TABLE_NAME,
+                                 v_check.name),
+                SCHEMA = TG_TABLE_SCHEMA, TABLE = TG_TABLE_NAME, CONSTRAINT = v_check.name;
+        END IF;
+    END LOOP;
+    RETURN NEW;
+END
+$func$;
+COMMENT ON FUNCTION _tidemark.withhold_secrets() IS
+'Row trigger of a table with secrets: a constraint that fails does not show the row.';
+
 CREATE OR REPLACE FUNCTION _tidemark.set_updated_at()
     RETURNS trigger
     LANGUAGE plpgsql

@@ -198,6 +198,18 @@ BEGIN
         EXECUTE format('DROP TRIGGER trg_audit_insert ON %s', v_table);
     END IF;
 
+    -- Errors show no secrets either. After other triggers of its kind, whose names come before.
+    IF EXISTS (SELECT FROM pg_catalog.pg_attribute AS a
+                WHERE a.attrelid = p_table
+                  AND a.attnum > 0
+                  AND NOT a.attisdropped
+                  AND a.attname = ANY (_tidemark.secret_columns() || p_secrets)) THEN
+        EXECUTE format('CREATE OR REPLACE TRIGGER trg_withhold_secrets BEFORE INSERT OR UPDATE ON %s '
+                       'FOR EACH ROW EXECUTE FUNCTION _tidemark.withhold_secrets()', v_table);
+        EXECUTE format('COMMENT ON TRIGGER trg_withhold_secrets ON %s IS %L', v_table,
+                       'A constraint that fails does not show the row.');
+    END IF;
+
     -- The record reads what it snapshots, counts before TRUNCATE, and writes what it restores.
     IF to_regrole('tidemark_record') IS NOT NULL THEN
         IF NOT has_schema_privilege('tidemark_record', v_schema, 'USAGE') THEN
@@ -228,7 +240,8 @@ BEGIN
         SELECT t.tgname
           FROM pg_catalog.pg_trigger AS t
          WHERE t.tgrelid = p_table
-           AND t.tgname IN ('trg_audit_insert', 'trg_audit_update', 'trg_audit_delete', 'trg_audit_truncate')
+           AND t.tgname IN ('trg_audit_insert', 'trg_audit_update', 'trg_audit_delete', 'trg_audit_truncate',
+                            'trg_withhold_secrets')
     LOOP
         EXECUTE format('DROP TRIGGER %I ON %s', v_trigger, p_table::text);
     END LOOP;
