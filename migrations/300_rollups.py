@@ -40,6 +40,9 @@ BEGIN
 END
 $do$;
 DROP TABLE _tidemark.rollup_changes;
+DROP TABLE _tidemark.rollup_frozen;
+DROP TABLE _tidemark.rollup_chunks;
 DROP TABLE _tidemark.rollup_sources;
 DROP TABLE _tidemark.rollups;
+DROP FUNCTION _tidemark.figure(double precision);
 """)]

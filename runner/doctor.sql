@@ -411,7 +411,13 @@ SELECT 'warning' AS severity,
          GROUP BY q.hypertable
        ) AS r
  WHERE r.newest > r.reach
-   AND coalesce(r.refreshed_at, '-infinity') < now() - current_setting('doctor.stale_aggregate')::interval;
+   AND coalesce(r.refreshed_at, '-infinity') < now() - current_setting('doctor.stale_aggregate')::interval
+ UNION ALL
+SELECT 'critical', format('the aggregate %s cannot be computed: %s', q.name, q.failure),
+       'correct the row, or define the aggregate so that it bears it: drop_rollup, add_rollup'
+  FROM _tidemark.rollups AS q
+ WHERE q.failure IS NOT NULL
+   AND q.refreshed_at IS NOT NULL;
 
 -- name: calendars
 -- needs: public.market_calendar

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from itertools import count
@@ -62,7 +62,18 @@ def _ask(connection: psycopg.Connection, statement: str, **values: Any) -> psyco
 
 def refresh(connection: psycopg.Connection, start: datetime | None = None, end: datetime | None = None) -> None:
     """Bring all aggregates up to date; with bounds, recompute what lies between them."""
-    connection.execute("CALL public.refresh_aggregates(%s::timestamptz, %s::timestamptz)", (start, end))
+    _twice(connection, "CALL public.refresh_aggregates(%s::timestamptz, %s::timestamptz)", (start, end))
+
+
+def _twice(connection: psycopg.Connection, statement: str, values: Sequence[Any] = ()) -> psycopg.Cursor:
+    """Call a procedure that refreshes, and again where TimescaleDB itself could not compute an aggregate.
+
+    The second call knows which one it was, brings all others up to date, and says what is wrong with that one.
+    """
+    try:
+        return connection.execute(statement, values)
+    except psycopg.DataError:
+        return connection.execute(statement, values)
 
 
 def compress(
@@ -244,7 +255,7 @@ def write_batch(copy: psycopg.Copy, batch: pyarrow.RecordBatch) -> None:
 
 def maintain(connection: psycopg.Connection) -> bool:
     """Refresh, compress and drop what is due; False where another session is at it and nothing was done."""
-    return connection.execute("CALL public.maintain()").fetchone()[0]
+    return _twice(connection, "CALL public.maintain()").fetchone()[0]
 
 
 def stats(connection: psycopg.Connection) -> dict[str, Any]:

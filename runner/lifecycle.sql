@@ -64,7 +64,7 @@ SELECT s.hypertable AS name, count(*) AS chunks, count(*) FILTER (WHERE s.is_com
 
 -- name: aggregates
 SELECT r.name, _tidemark.label(r.hypertable) AS hypertable,
-       nullif(r.watermark, '-infinity') AS precomputed_to, r.refreshed_at,
+       nullif(r.watermark, '-infinity') AS precomputed_to, r.refreshed_at, r.failure,
        n.newest AS newest_row,
        extract(epoch FROM n.newest - nullif(r.watermark, '-infinity'))::float8 AS lag_seconds,
        (SELECT count(*) FROM _tidemark.rollup_changes AS c

@@ -2,6 +2,18 @@
 -- The aggregates themselves are made from these definitions by add_rollup: continuous aggregates on Community,
 -- tables and views on Apache-2.
 
+-- A figure that can be reckoned with; NULL where it is NaN, infinite, or of a size that no market has: from 1e100 on
+-- feeds write "no value" (the largest double, for one), and below 1e-100 products are lost. Sums of products stay
+-- within what double precision can hold. State, because aggregates are made of it.
+CREATE FUNCTION _tidemark.figure(p_value double precision)
+    RETURNS double precision
+    LANGUAGE sql
+    IMMUTABLE
+    PARALLEL SAFE
+    RETURN CASE WHEN abs(p_value) BETWEEN 1e-100 AND 1e100 OR p_value = 0 THEN p_value END;
+COMMENT ON FUNCTION _tidemark.figure(double precision) IS
+'A figure that can be reckoned with; NULL where it is NaN, infinite, beyond 1e100 or below 1e-100 in size. Inlined.';
+
 CREATE TABLE _tidemark.rollups (
     name text NOT NULL,
     hypertable regclass NOT NULL,
@@ -14,6 +26,7 @@ CREATE TABLE _tidemark.rollups (
     is_native boolean NOT NULL,
     watermark timestamptz NOT NULL DEFAULT '-infinity',
     refreshed_at timestamptz,
+    failure text,
     created_at timestamptz NOT NULL DEFAULT now(),
 
     CONSTRAINT rollups_pkey PRIMARY KEY (name),
@@ -42,13 +55,14 @@ COMMENT ON COLUMN _tidemark.rollups.is_native IS 'A continuous aggregate of Time
 COMMENT ON COLUMN _tidemark.rollups.watermark IS
 'Buckets that start before this are precomputed, later ones are computed when read.';
 COMMENT ON COLUMN _tidemark.rollups.refreshed_at IS 'Last refresh that Tidemark made.';
+COMMENT ON COLUMN _tidemark.rollups.failure IS
+'Why the last refresh could not compute it, and where; NULL where it could. Others go on without it.';
 COMMENT ON COLUMN _tidemark.rollups.created_at IS 'When the row was stored.';
 
 CREATE TABLE _tidemark.rollup_sources (
     hypertable regclass NOT NULL,
     name text NOT NULL,
     dropped_before timestamptz NOT NULL DEFAULT '-infinity',
-    oldest_chunk timestamptz NOT NULL DEFAULT 'infinity',
     announced timestamptz NOT NULL DEFAULT '-infinity',
     awaited text [] NOT NULL DEFAULT '{}',
     created_at timestamptz NOT NULL DEFAULT now(),
@@ -60,14 +74,44 @@ COMMENT ON TABLE _tidemark.rollup_sources IS 'Hypertables with aggregates, and w
 COMMENT ON COLUMN _tidemark.rollup_sources.hypertable IS 'The hypertable.';
 COMMENT ON COLUMN _tidemark.rollup_sources.name IS 'Beginning of the names of the objects made for it.';
 COMMENT ON COLUMN _tidemark.rollup_sources.dropped_before IS
-'Raw rows before this were dropped: buckets that start before it keep what they have and are never recomputed.';
-COMMENT ON COLUMN _tidemark.rollup_sources.oldest_chunk IS
-'Start of the oldest chunk at the last refresh; when it has moved on, chunks were dropped.';
+'End of the latest period whose raw rows were dropped, for people: rollup_frozen has what follows from it.';
 COMMENT ON COLUMN _tidemark.rollup_sources.announced IS
 'Changes before this are logged by every transaction that began writing since; see _tidemark.refresh_source.';
 COMMENT ON COLUMN _tidemark.rollup_sources.awaited IS
 'Transactions (virtual ids) that were writing when that was announced, and may not have logged.';
 COMMENT ON COLUMN _tidemark.rollup_sources.created_at IS 'When the row was stored.';
+
+CREATE TABLE _tidemark.rollup_chunks (
+    hypertable regclass NOT NULL,
+    chunk text NOT NULL,
+    period tstzrange NOT NULL,
+    created_at timestamptz NOT NULL DEFAULT now(),
+
+    CONSTRAINT rollup_chunks_pkey PRIMARY KEY (hypertable, chunk),
+    CONSTRAINT rollup_chunks_period_not_empty CHECK (NOT isempty(period))
+);
+COMMENT ON TABLE _tidemark.rollup_chunks IS
+'Chunks that hypertables with aggregates had at the last refresh: what is gone by the next one was dropped.';
+COMMENT ON COLUMN _tidemark.rollup_chunks.hypertable IS 'The hypertable.';
+COMMENT ON COLUMN _tidemark.rollup_chunks.chunk IS 'Name of the chunk; none is given twice.';
+COMMENT ON COLUMN _tidemark.rollup_chunks.period IS 'What the chunk spans.';
+COMMENT ON COLUMN _tidemark.rollup_chunks.created_at IS 'When the row was stored.';
+
+CREATE TABLE _tidemark.rollup_frozen (
+    name text NOT NULL,
+    series jsonb NOT NULL,
+    buckets tstzmultirange NOT NULL,
+    created_at timestamptz NOT NULL DEFAULT now(),
+
+    CONSTRAINT rollup_frozen_pkey PRIMARY KEY (name, series),
+    CONSTRAINT rollup_frozen_name_fkey FOREIGN KEY (name) REFERENCES _tidemark.rollups (name) ON DELETE CASCADE
+);
+COMMENT ON TABLE _tidemark.rollup_frozen IS
+'Buckets that an aggregate had when raw rows of them were dropped: they keep what they have and are never recomputed.';
+COMMENT ON COLUMN _tidemark.rollup_frozen.name IS 'The aggregate.';
+COMMENT ON COLUMN _tidemark.rollup_frozen.series IS 'Key of the series without the time, e.g. {"source_id": 1}.';
+COMMENT ON COLUMN _tidemark.rollup_frozen.buckets IS 'What the buckets span.';
+COMMENT ON COLUMN _tidemark.rollup_frozen.created_at IS 'When the row was stored.';
 
 CREATE TABLE _tidemark.rollup_changes (
     change_id bigint GENERATED BY DEFAULT AS IDENTITY NOT NULL,

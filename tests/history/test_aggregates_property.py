@@ -81,8 +81,7 @@ class History:
                 assert {k: v for k, v in got.items() if k[2] >= watermark} == live, context
 
     def expected(self, name: str) -> dict:
-        direct = self.rows(f"_tidemark.{name}_direct")
-        return {**{k: v for k, v in direct.items() if k[2] >= self.dropped_before}, **self.kept[name]}
+        return {**self.rows(f"_tidemark.{name}_direct"), **self.kept[name]}
 
     def rows(self, relation: str) -> dict:
         return {row[:3]: row[3:] for row in self.connection.execute(
@@ -185,7 +184,7 @@ class History:
         if chunk is None:
             return
         for name in ROLLUPS:
-            self.kept[name] = {k: v for k, v in self.expected(name).items() if k[2] < chunk[0]}
+            self.kept[name] |= {k: v for k, v in self.rows(name).items() if k[2] < chunk[0]}
         self.connection.execute("SELECT drop_chunks('ticks', older_than => %s::timestamptz)", chunk)
         self.dropped_before = max(self.dropped_before, chunk[0])
         self.refresh()  # which is when it is noticed

@@ -6,6 +6,7 @@ from . import Mutation, recoded, rewritten
 
 AGGREGATES, CONCURRENCY = "history/test_aggregates.py", "history/test_aggregates_concurrency.py"
 PROPERTY, LIFECYCLE = "history/test_aggregates_property.py", "history/test_lifecycle.py"
+ODD = "history/test_odd_rows.py"
 COMPRESSED = {"edition": "community"}
 PRECOMPUTED = {"edition": "apache"}
 
@@ -30,10 +31,18 @@ MUTATIONS = [
              "cost_no_entry", **COMPRESSED),
     # 2 refresh
     Mutation("history 2", "buckets of dropped rows are computed again",
-             rewritten("_tidemark.note_drops", "RETURN v_dropped_before", "RETURN '-infinity'::timestamptz"), LIFECYCLE,
+             rewritten("_tidemark.freeze", "WHERE r.hypertable = p_hypertable LOOP", "WHERE false LOOP"), LIFECYCLE,
              "recorded_and_leave"),
+    Mutation("history 2", "a drop hides whatever comes into its period",
+             rewritten("_tidemark.freeze", "range_agg(b.span)", "'{(,)}'::tstzmultirange"), ODD, "hides_no_history"),
+    Mutation("history 2", "one aggregate that cannot be computed keeps all others back",
+             rewritten("_tidemark.refresh_source", "WHEN data_exception THEN", "WHEN syntax_error THEN"), ODD,
+             "keeps_no_other", **PRECOMPUTED),
+    Mutation("history 2", "what is no figure counts",
+             "CREATE OR REPLACE FUNCTION _tidemark.figure(p_value double precision) RETURNS double precision"
+             " LANGUAGE sql IMMUTABLE RETURN p_value", ODD, "no_part_of"),
     Mutation("history 2", "everything is computed again",
-             rewritten("_tidemark.refresh_source", "IF p_from IS NOT NULL OR p_to IS NOT NULL THEN", "IF true THEN"),
+             rewritten("_tidemark.refresh_rollup", "IF p_from IS NOT NULL OR p_to IS NOT NULL THEN", "IF true THEN"),
              AGGREGATES, "nothing_else", **PRECOMPUTED),
     Mutation("history 2", "a refresh does not wait for those who write",
              rewritten("_tidemark.writers", "SELECT coalesce(array_agg(DISTINCT l.virtualtransaction), '{}')",
@@ -51,7 +60,7 @@ MUTATIONS = [
              rewritten("_tidemark.compressible_chunks", "coalesce(p_older_than, p.compress_after)", "p_older_than"),
              LIFECYCLE, "say_the_same", **COMPRESSED),
     Mutation("history 3", "what comes into a compressed chunk stays as it is",
-             rewritten("_tidemark.compressible_chunks", "OR pg_relation_size(k.chunk) > 0", ""), LIFECYCLE,
+             rewritten("_tidemark.compressible_chunks", "OR pg_relation_size(c.chunk) > 0", ""), LIFECYCLE,
              "that_others_take", **COMPRESSED),
     Mutation("history 3", "Apache-2 does not say that it cannot compress",
              rewritten("public.compress_history", "RAISE NOTICE", "RAISE DEBUG"), LIFECYCLE, "said_not_to_be_there",
@@ -63,7 +72,7 @@ MUTATIONS = [
              rewritten("_tidemark.drop_chunk", "PERFORM _tidemark.record_chunk_drop(", "PERFORM concat("), LIFECYCLE,
              "recorded_and_leave"),
     Mutation("history 4", "chunks go before the aggregates have what they need",
-             rewritten("_tidemark.drop_chunk", "r.watermark < _tidemark.bucket_ceiling(r.bucket, v_chunk.range_end)",
+             rewritten("_tidemark.drop_chunk", "r.watermark < _tidemark.bucket_ceiling(r.bucket, p_to)",
                        "false")
              + rewritten("_tidemark.drop_chunk", "NULL, NULL, v_through, '2 seconds'", "NULL, NULL, NULL, '0 seconds'"),
              LIFECYCLE, "everything_may_go", **PRECOMPUTED),
@@ -73,11 +82,11 @@ MUTATIONS = [
     Mutation("history 5", "jobs do not follow the policies", "DROP TRIGGER trg_follow_policies ON data_policies",
              LIFECYCLE, "jobs_follow", **COMPRESSED),
     Mutation("history 5", "a policy for nothing is accepted",
-             rewritten("_tidemark.follow_policies", "ELSIF v_hypertable IS NULL THEN", "ELSIF false THEN"), LIFECYCLE,
+             rewritten("_tidemark.name_policy", "ELSIF v_relation IS NULL THEN", "ELSIF false THEN"), LIFECYCLE,
              "no_hypertable_is_refused"),
     Mutation("history 5", "everybody maintains at once",
              rewritten("public.maintain", "pg_catalog.pg_try_advisory_lock(c_lock)", "true"), LIFECYCLE,
              "one_at_a_time"),
     Mutation("history 5", "upkeep drops nothing",
-             rewritten("public.maintain", "CALL public.apply_retention();", ""), LIFECYCLE, "does_everything"),
+             rewritten("public.maintain", "CALL _tidemark.drop_expired(v_failed, v_waiting);", ""), LIFECYCLE, "does_everything"),
 ]

@@ -154,7 +154,7 @@ COMMENT ON FUNCTION _tidemark.rollup_watermark(text) IS
 'Start of the first bucket that is not precomputed; IMMUTABLE on purpose, see the file.';
 
 -- The buckets of an aggregate before p_watermark whose raw rows changed since they were precomputed: one row per
--- series, its key columns and a multirange of bucket starts. Buckets over dropped rows are none of them. A function,
+-- series, its key columns and a multirange of bucket starts. Frozen buckets are none of them. A function,
 -- because a plan with its query in it takes longer to make than most questions take to answer; its second argument,
 -- the hypertable, saves it a look-up.
 CREATE OR REPLACE FUNCTION _tidemark.stale_buckets(
@@ -176,8 +176,9 @@ BEGIN
     END IF;
     RETURN QUERY EXECUTE (
         SELECT format(
-                   'SELECT %6$s, range_agg(b.buckets)'
-                   '           * tstzmultirange(tstzrange(%1$L, greatest(%1$L, %2$L::timestamptz)))'
+                   'SELECT %6$s, range_agg(b.buckets) * tstzmultirange(tstzrange(NULL, %2$L::timestamptz))'
+                   '           - coalesce((SELECT z.buckets FROM _tidemark.rollup_frozen AS z'
+                   '                        WHERE z.name = %1$L AND z.series = jsonb_build_object(%7$s)), ''{}'')'
                    '  FROM (SELECT %3$s, c.period FROM _tidemark.rollup_changes AS c WHERE c.hypertable = %4$L) AS c'
                    ' CROSS JOIN LATERAL (SELECT tstzrange('
                    '           public.time_bucket(%5$L::interval, lower(c.period)),'
@@ -185,16 +186,16 @@ BEGIN
                    '           ''[]''))'
                    '       AS b (buckets)'
                    ' GROUP BY %6$s',
-                   s.dropped_before, p_watermark, k.fields, p_hypertable::oid, r.bucket, k.names
+                   p_name, p_watermark, k.fields, p_hypertable::oid, r.bucket, k.names, k.pairs
                )
           FROM _tidemark.rollups AS r
-          JOIN _tidemark.rollup_sources AS s ON s.hypertable = r.hypertable
          CROSS JOIN LATERAL (
                SELECT string_agg(
                           format('%s AS %I', _tidemark.series_field(r.hypertable, k.name, 'c.series'), k.name), ', '
                           ORDER BY k.position
                       ) AS fields,
-                      string_agg(quote_ident(k.name), ', ' ORDER BY k.position) AS names
+                      string_agg(quote_ident(k.name), ', ' ORDER BY k.position) AS names,
+                      string_agg(format('%L, %I', k.name, k.name), ', ') AS pairs
                  FROM unnest(r.series) WITH ORDINALITY AS k (name, position)
                ) AS k
          WHERE r.name = p_name
@@ -334,35 +335,174 @@ $func$;
 COMMENT ON FUNCTION _tidemark.newest_row(regclass) IS
 'Time of the newest row of a hypertable that is not in the future; NULL where there is none.';
 
--- Notices that chunks were dropped since the last refresh, by whatever means, and from then on leaves the buckets over
--- them alone. Returns the instant before which raw rows are gone, -infinity where none are.
-CREATE OR REPLACE FUNCTION _tidemark.note_drops(p_hypertable regclass)
-    RETURNS timestamptz
+-- The table that holds the precomputed buckets of an aggregate; on Community what TimescaleDB materialises it in.
+CREATE OR REPLACE FUNCTION _tidemark.rollup_store(p_name text)
+    RETURNS regclass
+    LANGUAGE sql
+    STABLE
+    SET search_path = pg_catalog, pg_temp
+AS $func$
+    SELECT CASE
+        WHEN r.is_native THEN (
+            SELECT format('%I.%I', g.materialization_hypertable_schema, g.materialization_hypertable_name)
+              FROM timescaledb_information.continuous_aggregates AS g
+             WHERE g.view_schema = 'public' AND g.view_name = r.name
+        )
+        ELSE format('_tidemark.%I', r.name || '_precomputed')
+    END::regclass
+      FROM _tidemark.rollups AS r
+     WHERE r.name = p_name;
+$func$;
+COMMENT ON FUNCTION _tidemark.rollup_store(text) IS 'Table that holds the precomputed buckets of an aggregate.';
+
+-- SQL text of a condition: whether a row of the aggregate, or of p_row, is in a frozen bucket.
+CREATE OR REPLACE FUNCTION _tidemark.is_frozen(p_rollup _tidemark.rollups, p_row text)
+    RETURNS text
+    LANGUAGE sql
+    STABLE
+    SET search_path = pg_catalog, pg_temp
+AS $func$
+    SELECT format(
+        'EXISTS (SELECT FROM _tidemark.rollup_frozen AS z WHERE z.name = %L AND z.series = jsonb_build_object(%s)'
+        ' AND z.buckets @> %s.%I)',
+        p_rollup.name, string_agg(format('%L, %s.%I', k.name, p_row, k.name), ', '), p_row, p_rollup.bucket_column
+    )
+      FROM unnest(p_rollup.series) AS k (name);
+$func$;
+COMMENT ON FUNCTION _tidemark.is_frozen(_tidemark.rollups, text) IS
+'SQL text of a condition: whether a row of an aggregate is in a frozen bucket.';
+
+-- Row trigger of what TimescaleDB materialises an aggregate in, once it has frozen buckets: a refresh passes them by.
+-- Arguments: the aggregate, the column of the bucket, the columns of the series.
+CREATE OR REPLACE FUNCTION _tidemark.keep_frozen()
+    RETURNS trigger
+    LANGUAGE plpgsql
+    VOLATILE
+    SECURITY DEFINER
+    SET search_path = pg_catalog, pg_temp
+AS $func$
+DECLARE
+    v_row CONSTANT jsonb := to_jsonb(CASE TG_OP WHEN 'INSERT' THEN NEW ELSE OLD END);
+    v_key jsonb := '{}';
+BEGIN
+    FOR v_argument IN 2 .. TG_NARGS - 1 LOOP
+        v_key := v_key || jsonb_build_object(TG_ARGV[v_argument], v_row -> TG_ARGV[v_argument]);
+    END LOOP;
+    IF EXISTS (SELECT FROM _tidemark.rollup_frozen AS z
+                WHERE z.name = TG_ARGV[0]
+                  AND z.series = v_key
+                  AND z.buckets @> (v_row ->> TG_ARGV[1])::timestamptz) THEN
+        RETURN NULL;
+    END IF;
+    RETURN CASE TG_OP WHEN 'DELETE' THEN OLD ELSE NEW END;
+END
+$func$;
+REVOKE ALL ON FUNCTION _tidemark.keep_frozen() FROM public;
+COMMENT ON FUNCTION _tidemark.keep_frozen() IS
+'Row trigger of what TimescaleDB materialises an aggregate in: frozen buckets stay as they are.';
+
+-- Makes TimescaleDB's refresh pass the frozen buckets of an aggregate by, where there are any.
+CREATE OR REPLACE FUNCTION _tidemark.guard_frozen(p_rollup _tidemark.rollups)
+    RETURNS void
     LANGUAGE plpgsql
     VOLATILE
     SET search_path = pg_catalog, pg_temp
 AS $func$
 DECLARE
-    v_oldest timestamptz;
-    v_dropped_before timestamptz;
+    v_store CONSTANT regclass := _tidemark.rollup_store(p_rollup.name);
 BEGIN
-    SELECT min(c.range_start) INTO v_oldest FROM _tidemark.chunks(p_hypertable) AS c;
+    IF p_rollup.is_native
+       AND EXISTS (SELECT FROM _tidemark.rollup_frozen AS z WHERE z.name = p_rollup.name)
+       AND NOT EXISTS (SELECT FROM pg_catalog.pg_trigger AS t
+                        WHERE t.tgrelid = v_store AND t.tgname = 'trg_keep_frozen') THEN
+        EXECUTE format(
+            'CREATE TRIGGER trg_keep_frozen BEFORE INSERT OR UPDATE OR DELETE ON %s FOR EACH ROW'
+            ' EXECUTE FUNCTION _tidemark.keep_frozen(%L, %L, %s)',
+            v_store, p_rollup.name, p_rollup.bucket_column,
+            (SELECT string_agg(quote_literal(k.name), ', ') FROM unnest(p_rollup.series) AS k (name))
+        );
+        EXECUTE format('COMMENT ON TRIGGER trg_keep_frozen ON %s IS %L', v_store,
+                       'Frozen buckets stay as they are: their raw rows were dropped.');
+    END IF;
+END
+$func$;
+COMMENT ON FUNCTION _tidemark.guard_frozen(_tidemark.rollups) IS
+'Makes TimescaleDB''s refresh pass the frozen buckets of an aggregate by, where there are any.';
+
+-- Freezes the buckets that the aggregates of a hypertable have over a period whose raw rows are being dropped: of the
+-- series that have one. Rows that come into the period later, of other series or other buckets, count like any other.
+CREATE OR REPLACE FUNCTION _tidemark.freeze(p_hypertable regclass, p_period tstzmultirange)
+    RETURNS void
+    LANGUAGE plpgsql
+    VOLATILE
+    SET search_path = pg_catalog, pg_temp
+AS $func$
+DECLARE
+    v_rollup _tidemark.rollups;
+BEGIN
     UPDATE _tidemark.rollup_sources AS s
-       SET dropped_before = CASE
-               WHEN v_oldest > s.oldest_chunk THEN greatest(s.dropped_before, v_oldest)
-               ELSE s.dropped_before
-           END,
-           oldest_chunk = v_oldest
-     WHERE s.hypertable = p_hypertable
-       AND s.oldest_chunk <> v_oldest;
-    SELECT s.dropped_before INTO v_dropped_before
-      FROM _tidemark.rollup_sources AS s
+       SET dropped_before = greatest(s.dropped_before, upper(p_period))
      WHERE s.hypertable = p_hypertable;
-    RETURN v_dropped_before;
+    FOR v_rollup IN SELECT r.* FROM _tidemark.rollups AS r WHERE r.hypertable = p_hypertable LOOP
+        EXECUTE format(
+            'INSERT INTO _tidemark.rollup_frozen AS z (name, series, buckets)'
+            ' SELECT %1$L, jsonb_build_object(%2$s), range_agg(b.span)'
+            '   FROM %3$s AS p'
+            '  CROSS JOIN LATERAL (SELECT tstzrange(p.%4$I, _tidemark.bucket_end(%5$L, p.%4$I))) AS b (span)'
+            '  WHERE p.%4$I >= %6$L AND p.%4$I < %7$L AND b.span && $1'
+            '  GROUP BY 2'
+            ' ON CONFLICT ON CONSTRAINT rollup_frozen_pkey DO UPDATE SET buckets = z.buckets + excluded.buckets',
+            v_rollup.name,
+            (SELECT string_agg(format('%L, p.%I', k.name, k.name), ', ') FROM unnest(v_rollup.series) AS k (name)),
+            _tidemark.rollup_store(v_rollup.name), v_rollup.bucket_column, v_rollup.bucket,
+            public.time_bucket(v_rollup.bucket, lower(p_period)), least(upper(p_period), v_rollup.watermark)
+        ) USING p_period;
+        PERFORM _tidemark.guard_frozen(v_rollup);
+    END LOOP;
+END
+$func$;
+COMMENT ON FUNCTION _tidemark.freeze(regclass, tstzmultirange) IS
+'Freezes the buckets that the aggregates of a hypertable have over a period whose raw rows are being dropped.';
+
+-- Notices that chunks were dropped since the last refresh, by whatever means, and freezes the buckets over them.
+CREATE OR REPLACE FUNCTION _tidemark.note_drops(p_hypertable regclass)
+    RETURNS void
+    LANGUAGE plpgsql
+    VOLATILE
+    SET search_path = pg_catalog, pg_temp
+AS $func$
+DECLARE
+    v_gone tstzmultirange;
+BEGIN
+    WITH there AS MATERIALIZED (
+        SELECT c.chunk::text AS chunk, tstzrange(c.range_start, c.range_end) AS period
+          FROM _tidemark.chunks(p_hypertable) AS c
+    ), gone AS (
+        DELETE FROM _tidemark.rollup_chunks AS k
+         WHERE k.hypertable = p_hypertable
+           AND NOT EXISTS (SELECT FROM there AS t WHERE t.chunk = k.chunk)
+        RETURNING k.period
+    ), noted AS (
+        INSERT INTO _tidemark.rollup_chunks AS k (hypertable, chunk, period)
+        SELECT p_hypertable, t.chunk, t.period FROM there AS t
+        ON CONFLICT ON CONSTRAINT rollup_chunks_pkey DO UPDATE SET period = excluded.period
+         WHERE k.period <> excluded.period
+    )
+    SELECT range_agg(g.period)
+           -- What a chunk has grown by was merged into it.
+           - coalesce((SELECT range_agg(t.period) - range_agg(k.period)
+                         FROM there AS t
+                         JOIN _tidemark.rollup_chunks AS k ON k.hypertable = p_hypertable AND k.chunk = t.chunk),
+                      '{}')
+      INTO v_gone
+      FROM gone AS g;
+    IF NOT isempty(v_gone) THEN
+        PERFORM _tidemark.freeze(p_hypertable, v_gone);
+    END IF;
 END
 $func$;
 COMMENT ON FUNCTION _tidemark.note_drops(regclass) IS
-'Notices chunks that were dropped since the last refresh; returns the instant before which raw rows are gone.';
+'Notices chunks that were dropped since the last refresh, and freezes the buckets over them.';
 
 -- A relation's columns as a list, with their types as in a column definition where p_with_types.
 CREATE OR REPLACE FUNCTION _tidemark.column_list(
@@ -424,6 +564,189 @@ $func$;
 COMMENT ON FUNCTION _tidemark.stale_columns(regclass, text[]) IS
 'Columns of stale_buckets, as a FROM clause has to define them.';
 
+-- What the server says when it computes an aggregate from the raw rows that meet a condition; NULL where it can.
+CREATE OR REPLACE FUNCTION _tidemark.try_rollup(p_name text, p_condition text)
+    RETURNS text
+    LANGUAGE plpgsql
+    STABLE
+    -- The expressions of a definition are written with public in mind.
+    SET search_path = pg_catalog, public, pg_temp
+AS $func$
+BEGIN
+    EXECUTE format('SELECT count(q) FROM (%s) AS q', _tidemark.rollup_query(p_name, NULL, p_condition));
+    RETURN NULL;
+EXCEPTION WHEN data_exception THEN
+    RETURN SQLERRM;
+END
+$func$;
+COMMENT ON FUNCTION _tidemark.try_rollup(text, text) IS
+'What the server says when it computes an aggregate from raw rows that meet a condition; NULL where it can.';
+
+-- The part of refresh_source that is about one aggregate. Changes that are on the log are recomputed; what has ended
+-- before p_safe is precomputed.
+CREATE OR REPLACE FUNCTION _tidemark.refresh_rollup(
+    p_rollup _tidemark.rollups,
+    p_from timestamptz,
+    p_to timestamptz,
+    p_safe timestamptz
+)
+    RETURNS void
+    LANGUAGE plpgsql
+    VOLATILE
+    -- The expressions of a definition are written with public in mind.
+    SET search_path = pg_catalog, public, pg_temp
+AS $func$
+DECLARE
+    v_stale jsonb;
+    v_from timestamptz;
+    v_to timestamptz;
+    v_parent text;
+BEGIN
+    v_parent := CASE WHEN p_rollup.parent IS NOT NULL
+                     THEN format('_tidemark.%I', p_rollup.parent || '_precomputed') END;
+    EXECUTE format(
+        'SELECT jsonb_agg(jsonb_build_object(''series'', jsonb_build_object(%s), ''buckets'', u.buckets))'
+        '  FROM _tidemark.stale_buckets(%L, %L, %L) AS s (%s) CROSS JOIN LATERAL unnest(s.buckets) AS u (buckets)',
+        (SELECT string_agg(format('%L, s.%I', k.name, k.name), ', ') FROM unnest(p_rollup.series) AS k (name)),
+        p_rollup.name, p_rollup.hypertable::oid, p_rollup.watermark,
+        _tidemark.stale_columns(p_rollup.hypertable, p_rollup.series)
+    ) INTO v_stale;
+    IF v_stale IS NOT NULL THEN
+        EXECUTE format(
+            'DELETE FROM _tidemark.%1$I AS p'
+            ' USING jsonb_to_recordset($1) AS s (series jsonb, buckets tstzrange)'
+            ' WHERE %2$s AND p.%3$I >= lower(s.buckets) AND p.%3$I <= upper(s.buckets) AND s.buckets @> p.%3$I',
+            p_rollup.name || '_precomputed',
+            (SELECT string_agg(
+                        format('p.%I = %s', k.name, _tidemark.series_field(p_rollup.hypertable, k.name, 's.series')),
+                        ' AND '
+                    )
+               FROM unnest(p_rollup.series) AS k (name)),
+            p_rollup.bucket_column
+        ) USING v_stale;
+        EXECUTE format(
+            'INSERT INTO _tidemark.%1$I SELECT f.*'
+            '  FROM jsonb_to_recordset($1) AS s (series jsonb, buckets tstzrange)'
+            ' CROSS JOIN LATERAL _tidemark.aggregate_series(%2$L, s.series, s.buckets, %3$L) AS f (%4$s)',
+            p_rollup.name || '_precomputed', p_rollup.name, v_parent IS NOT NULL,
+            _tidemark.column_list(format('_tidemark.%I', p_rollup.name || '_precomputed')::regclass, true)
+        ) USING v_stale;
+    END IF;
+
+    IF p_from IS NOT NULL OR p_to IS NOT NULL THEN
+        v_from := CASE WHEN isfinite(p_from) THEN public.time_bucket(p_rollup.bucket, p_from) ELSE '-infinity' END;
+        v_to := least(_tidemark.bucket_ceiling(p_rollup.bucket, p_to), p_rollup.watermark);
+        EXECUTE format(
+            'DELETE FROM _tidemark.%1$I AS p WHERE p.%2$I >= %3$L AND p.%2$I < %4$L AND NOT %5$s',
+            p_rollup.name || '_precomputed', p_rollup.bucket_column, v_from, v_to,
+            _tidemark.is_frozen(p_rollup, 'p')
+        );
+        EXECUTE format(
+            'INSERT INTO _tidemark.%I SELECT p.* FROM (%s) AS p WHERE NOT %s',
+            p_rollup.name || '_precomputed',
+            _tidemark.rollup_query(
+                p_rollup.name, v_parent, format('{time} >= %L AND {time} < %L', v_from, v_to)
+            ),
+            _tidemark.is_frozen(p_rollup, 'p')
+        );
+    END IF;
+
+    v_to := CASE WHEN isfinite(p_safe) THEN public.time_bucket(p_rollup.bucket, p_safe) ELSE p_safe END;
+    IF v_to > p_rollup.watermark THEN
+        EXECUTE format('INSERT INTO _tidemark.%I %s', p_rollup.name || '_precomputed', _tidemark.rollup_query(
+            p_rollup.name, v_parent, format('{time} >= %L AND {time} < %L', p_rollup.watermark, v_to)
+        ));
+        IF p_rollup.watermark = '-infinity' THEN
+            EXECUTE format('ANALYZE _tidemark.%I', p_rollup.name || '_precomputed');
+        END IF;
+    END IF;
+    UPDATE _tidemark.rollups AS r
+       SET watermark = greatest(r.watermark, v_to), refreshed_at = clock_timestamp()
+     WHERE r.name = p_rollup.name;
+END
+$func$;
+COMMENT ON FUNCTION _tidemark.refresh_rollup(_tidemark.rollups, timestamptz, timestamptz, timestamptz) IS
+'Recomputes the buckets of an aggregate that changed, and precomputes those that have ended since.';
+
+-- Where an aggregate cannot be computed from the raw rows between two instants (NULL: from the first, to the last):
+-- the bucket, the series, the row if one alone is enough, and the server's words. NULL where it can.
+CREATE OR REPLACE FUNCTION _tidemark.find_culprit(
+    p_name text,
+    p_from timestamptz,
+    p_to timestamptz
+)
+    RETURNS text
+    LANGUAGE plpgsql
+    STABLE
+    -- The expressions of a definition are written with public in mind.
+    SET search_path = pg_catalog, public, pg_temp
+AS $func$
+DECLARE
+    v_rollup _tidemark.rollups;
+    v_time name;
+    v_from timestamptz;
+    v_to timestamptz;
+    v_middle timestamptz;
+    v_series text;
+    v_candidate record;
+    v_problem text;
+    v_row text;
+BEGIN
+    SELECT r.* INTO STRICT v_rollup FROM _tidemark.rollups AS r WHERE r.name = p_name;
+    v_time := _tidemark.time_column(v_rollup.hypertable);
+    EXECUTE format('SELECT min(t.%1$I), max(t.%1$I) FROM %2$s AS t WHERE t.%1$I >= %3$L AND t.%1$I < %4$L', v_time,
+                   v_rollup.hypertable, coalesce(p_from, '-infinity'), coalesce(p_to, 'infinity'))
+       INTO v_from, v_to;
+    v_from := public.time_bucket(v_rollup.bucket, v_from);
+    v_to := _tidemark.bucket_end(v_rollup.bucket, public.time_bucket(v_rollup.bucket, v_to));
+    v_problem := _tidemark.try_rollup(p_name, format('{time} >= %L AND {time} < %L', v_from, v_to));
+    IF v_problem IS NULL THEN
+        RETURN NULL;
+    END IF;
+    LOOP -- halves, until one bucket is left
+        v_middle := public.time_bucket(v_rollup.bucket, v_from + (v_to - v_from) / 2);
+        v_middle := CASE WHEN v_middle > v_from THEN v_middle ELSE _tidemark.bucket_end(v_rollup.bucket, v_from) END;
+        EXIT WHEN v_middle >= v_to;
+        v_row := _tidemark.try_rollup(p_name, format('{time} >= %L AND {time} < %L', v_from, v_middle));
+        IF v_row IS NULL THEN
+            v_from := v_middle;
+        ELSE
+            v_problem := v_row;
+            v_to := v_middle;
+        END IF;
+    END LOOP;
+    FOR v_candidate IN EXECUTE format(
+        'SELECT DISTINCT format(%L, %s) AS condition FROM %s AS t WHERE t.%I >= %L AND t.%I < %L',
+        (SELECT string_agg(format('%I = %%L', k.name), ' AND ' ORDER BY k.position)
+           FROM unnest(v_rollup.series) WITH ORDINALITY AS k (name, position)),
+        (SELECT string_agg(format('t.%I', k.name), ', ' ORDER BY k.position)
+           FROM unnest(v_rollup.series) WITH ORDINALITY AS k (name, position)),
+        v_rollup.hypertable, v_time, v_from, v_time, v_to
+    ) LOOP
+        v_row := _tidemark.try_rollup(
+            p_name, format('{time} >= %L AND {time} < %L AND %s', v_from, v_to, v_candidate.condition)
+        );
+        IF v_row IS NOT NULL THEN
+            v_problem := v_row;
+            v_series := v_candidate.condition;
+            EXIT;
+        END IF;
+    END LOOP;
+    FOR v_candidate IN EXECUTE format(
+        'SELECT t.%1$I AS at FROM %2$s AS t WHERE t.%1$I >= %3$L AND t.%1$I < %4$L AND %5$s ORDER BY 1',
+        v_time, v_rollup.hypertable, v_from, v_to, coalesce(v_series, 'true')
+    ) LOOP
+        v_row := _tidemark.try_rollup(p_name, format('{time} = %L AND %s', v_candidate.at, coalesce(v_series, 'true')));
+        IF v_row IS NOT NULL THEN
+            RETURN format('the row of %s at %s: %s', v_series, v_candidate.at, v_row);
+        END IF;
+    END LOOP;
+    RETURN format('the rows of %s from %s on: %s', v_series, v_from, v_problem);
+END
+$func$;
+COMMENT ON FUNCTION _tidemark.find_culprit(text, timestamptz, timestamptz) IS
+'Where an aggregate cannot be computed from the raw rows of a period, and why; NULL where it can.';
+
 -- Refreshes the precomputed aggregates of one hypertable, finer ones first, in the caller's transaction: recomputes
 -- the buckets with logged changes, and precomputes those that have ended since: up to p_to, and not the bucket of the
 -- newest row, so that rows arriving in order stay above the watermark; but at least up to p_through. Between p_from
@@ -450,16 +773,13 @@ CREATE OR REPLACE FUNCTION _tidemark.refresh_source(
 AS $func$
 DECLARE
     v_deadline CONSTANT timestamptz := clock_timestamp() + p_patience;
-    v_dropped_before timestamptz;
     v_source record;
     v_target timestamptz;
     v_announced timestamptz;
     v_safe timestamptz := '-infinity';
     v_rollup _tidemark.rollups;
-    v_stale jsonb;
-    v_from timestamptz;
-    v_to timestamptz;
-    v_parent text;
+    v_failure text;
+    v_has_failed boolean := false;
 BEGIN
     IF current_setting('transaction_isolation') <> 'read committed' THEN
         RAISE EXCEPTION USING ERRCODE = 'TM605',
@@ -469,7 +789,7 @@ BEGIN
             HINT = 'Refresh in a READ COMMITTED transaction.';
     END IF;
     PERFORM pg_advisory_xact_lock(hashtextextended('tidemark.refresh ' || p_hypertable::oid, 0));
-    v_dropped_before := _tidemark.note_drops(p_hypertable);
+    PERFORM _tidemark.note_drops(p_hypertable);
     SELECT s.* INTO STRICT v_source FROM _tidemark.rollup_sources AS s WHERE s.hypertable = p_hypertable;
 
     -- How far to go, and how far it is safe to go.
@@ -510,65 +830,28 @@ BEGIN
            AND NOT r.is_native
          ORDER BY r.bucket -- parents have shorter buckets
     LOOP
-        v_parent := CASE WHEN v_rollup.parent IS NOT NULL
-                         THEN format('_tidemark.%I', v_rollup.parent || '_precomputed') END;
-        EXECUTE format(
-            'SELECT jsonb_agg(jsonb_build_object(''series'', jsonb_build_object(%s), ''buckets'', u.buckets))'
-            '  FROM _tidemark.stale_buckets(%L, %L, %L) AS s (%s) CROSS JOIN LATERAL unnest(s.buckets) AS u (buckets)',
-            (SELECT string_agg(format('%L, s.%I', k.name, k.name), ', ') FROM unnest(v_rollup.series) AS k (name)),
-            v_rollup.name, p_hypertable::oid, v_rollup.watermark,
-            _tidemark.stale_columns(p_hypertable, v_rollup.series)
-        ) INTO v_stale;
-        IF v_stale IS NOT NULL THEN
-            EXECUTE format(
-                'DELETE FROM _tidemark.%1$I AS p'
-                ' USING jsonb_to_recordset($1) AS s (series jsonb, buckets tstzrange)'
-                ' WHERE %2$s AND p.%3$I >= lower(s.buckets) AND p.%3$I <= upper(s.buckets) AND s.buckets @> p.%3$I',
-                v_rollup.name || '_precomputed',
-                (SELECT string_agg(
-                            format('p.%I = %s', k.name, _tidemark.series_field(p_hypertable, k.name, 's.series')),
-                            ' AND '
-                        )
-                   FROM unnest(v_rollup.series) AS k (name)),
-                v_rollup.bucket_column
-            ) USING v_stale;
-            EXECUTE format(
-                'INSERT INTO _tidemark.%1$I SELECT f.*'
-                '  FROM jsonb_to_recordset($1) AS s (series jsonb, buckets tstzrange)'
-                ' CROSS JOIN LATERAL _tidemark.aggregate_series(%2$L, s.series, s.buckets, %3$L) AS f (%4$s)',
-                v_rollup.name || '_precomputed', v_rollup.name, v_parent IS NOT NULL,
-                _tidemark.column_list(format('_tidemark.%I', v_rollup.name || '_precomputed')::regclass, true)
-            ) USING v_stale;
-        END IF;
-
-        IF p_from IS NOT NULL OR p_to IS NOT NULL THEN
-            v_from := greatest(
-                CASE WHEN isfinite(p_from) THEN public.time_bucket(v_rollup.bucket, p_from) END,
-                _tidemark.bucket_ceiling(v_rollup.bucket, v_dropped_before)
-            );
-            v_to := least(_tidemark.bucket_ceiling(v_rollup.bucket, p_to), v_rollup.watermark);
-            EXECUTE format(
-                'DELETE FROM _tidemark.%1$I AS p WHERE p.%2$I >= %3$L AND p.%2$I < %4$L',
-                v_rollup.name || '_precomputed', v_rollup.bucket_column, v_from, v_to
-            );
-            EXECUTE format('INSERT INTO _tidemark.%I %s', v_rollup.name || '_precomputed', _tidemark.rollup_query(
-                v_rollup.name, v_parent, format('{time} >= %L AND {time} < %L', v_from, v_to)
-            ));
-        END IF;
-
-        v_to := CASE WHEN isfinite(v_safe) THEN public.time_bucket(v_rollup.bucket, v_safe) ELSE v_safe END;
-        IF v_to > v_rollup.watermark THEN
-            EXECUTE format('INSERT INTO _tidemark.%I %s', v_rollup.name || '_precomputed', _tidemark.rollup_query(
-                v_rollup.name, v_parent, format('{time} >= %L AND {time} < %L', v_rollup.watermark, v_to)
-            ));
-            IF v_rollup.watermark = '-infinity' THEN
-                EXECUTE format('ANALYZE _tidemark.%I', v_rollup.name || '_precomputed');
+        BEGIN
+            SELECT 'cannot be computed from ' || r.name INTO v_failure
+              FROM _tidemark.rollups AS r
+             WHERE r.name = v_rollup.parent
+               AND r.failure IS NOT NULL;
+            IF NOT FOUND THEN
+                PERFORM _tidemark.refresh_rollup(v_rollup, p_from, p_to, v_safe);
             END IF;
-        END IF;
+        EXCEPTION WHEN data_exception THEN -- its arithmetic; the others go on
+            v_failure := coalesce(
+                _tidemark.find_culprit(v_rollup.name, NULL, greatest(v_safe, v_rollup.watermark)), SQLERRM
+            );
+        END;
         UPDATE _tidemark.rollups AS r
-           SET watermark = greatest(r.watermark, v_to), refreshed_at = clock_timestamp()
-         WHERE r.name = v_rollup.name;
+           SET failure = v_failure
+         WHERE r.name = v_rollup.name
+           AND r.failure IS DISTINCT FROM v_failure;
+        v_has_failed := v_has_failed OR v_failure IS NOT NULL;
     END LOOP;
+    IF v_has_failed THEN
+        UPDATE _tidemark.rollup_changes AS c SET is_taken = false WHERE c.hypertable = p_hypertable AND c.is_taken;
+    END IF;
     DELETE FROM _tidemark.rollup_changes AS c WHERE c.hypertable = p_hypertable AND c.is_taken;
     RETURN v_safe >= v_source.announced;
 END
@@ -588,18 +871,16 @@ AS $func$
 DECLARE
     v_rollup record;
 BEGIN
-    UPDATE _tidemark.rollup_sources AS s SET oldest_chunk = 'infinity' WHERE s.hypertable = TG_RELID;
+    DELETE FROM _tidemark.rollup_chunks AS k WHERE k.hypertable = TG_RELID;
     DELETE FROM _tidemark.rollup_changes AS c WHERE c.hypertable = TG_RELID;
     FOR v_rollup IN
-        SELECT r.name, r.bucket_column, s.dropped_before
+        SELECT r.name, _tidemark.is_frozen(r, 'p') AS is_frozen
           FROM _tidemark.rollups AS r
-          JOIN _tidemark.rollup_sources AS s USING (hypertable)
          WHERE r.hypertable = TG_RELID
            AND NOT r.is_native
     LOOP
         EXECUTE format(
-            'DELETE FROM _tidemark.%I AS p WHERE p.%I >= %L',
-            v_rollup.name || '_precomputed', v_rollup.bucket_column, v_rollup.dropped_before
+            'DELETE FROM _tidemark.%I AS p WHERE NOT %s', v_rollup.name || '_precomputed', v_rollup.is_frozen
         );
     END LOOP;
     RETURN NULL;
@@ -769,6 +1050,8 @@ BEGIN
             ' AS %s WITH NO DATA',
             p_name, _tidemark.rollup_query(p_name, 'public.' || quote_ident(v_rollup.parent), NULL)
         );
+    ELSIF v_rollup.is_native THEN
+        PERFORM _tidemark.guard_frozen(v_rollup);
     ELSIF NOT v_rollup.is_native THEN
         IF to_regclass(format('_tidemark.%I', v_source_name || '_logged_before')) IS NULL THEN
             EXECUTE format(
@@ -1030,6 +1313,7 @@ BEGIN
     END IF;
     IF NOT EXISTS (SELECT FROM _tidemark.rollups AS r WHERE r.hypertable = v_rollup.hypertable) THEN
         EXECUTE format('DROP TRIGGER trg_log_truncate ON %s', v_rollup.hypertable);
+        DELETE FROM _tidemark.rollup_chunks AS k WHERE k.hypertable = v_rollup.hypertable;
         DELETE FROM _tidemark.rollup_sources AS s WHERE s.hypertable = v_rollup.hypertable;
     END IF;
 END
@@ -1063,6 +1347,7 @@ BEGIN
         EXECUTE format('DROP FUNCTION IF EXISTS _tidemark.%I()', 'log_' || v_source.name || '_changes');
         EXECUTE format('DROP SEQUENCE IF EXISTS _tidemark.%I', v_source.name || '_logged_before');
         DELETE FROM _tidemark.rollup_changes AS c WHERE c.hypertable = v_source.hypertable;
+        DELETE FROM _tidemark.rollup_chunks AS k WHERE k.hypertable = v_source.hypertable;
         DELETE FROM _tidemark.rollup_sources AS s WHERE s.hypertable = v_source.hypertable;
     END LOOP;
 END

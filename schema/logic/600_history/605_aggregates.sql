@@ -1,30 +1,47 @@
 -- The aggregates that Tidemark brings along. A bar's open, high, low, close and volume compose, so the longer candles
--- are made from the shorter ones with the same expressions; a bar without a vwap of its own counts with its typical
--- price, (high + low + close) / 3.
+-- are made from the shorter ones with the same expressions. What is no figure (NaN, ±Infinity, a feed's "no value") is
+-- no part of them, nor is a volume below zero, nor a bar that has no price at all.
+--
+-- A bar's part in the vwap is its own vwap, where it has one (0 is none), otherwise its typical price,
+-- (high + low + close) / 3, or as much of that as it has. So the vwap of a bucket lies among the prices of its bars;
+-- the bounds keep it there where rounding would not.
 
 DO $do$
 DECLARE
+    c_open CONSTANT text :=
+        'first(open, {time}) FILTER (WHERE _tidemark.figure(open) IS NOT NULL) AS open';
+    c_high CONSTANT text := 'max(_tidemark.figure(high)) AS high';
+    c_low CONSTANT text := 'min(_tidemark.figure(low)) AS low';
+    -- A sum of figures is one, so that the longer candles take it on.
+    c_volume CONSTANT text := replace(
+        'CASE WHEN [sum] > 1e100 THEN 1e100 ELSE [sum] END AS volume',
+        '[sum]', 'sum(_tidemark.figure(volume)) FILTER (WHERE volume >= 0)'
+    );
+    c_price CONSTANT text := regexp_replace(
+        'coalesce(nullif([vwap], 0), ([high] + [low] + [close]) / 3, [close], ([high] + [low]) / 2, [open], [high],'
+        ' [low])',
+        '\[(\w+)\]', '_tidemark.figure(\1)', 'g'
+    );
+    c_weight CONSTANT text := 'volume > 0 AND _tidemark.figure(volume) IS NOT NULL';
     v_candle CONSTANT text[] := ARRAY[
-        'first(open, {time}) FILTER (WHERE open IS NOT NULL) AS open',
-        'max(high) AS high',
-        'min(low) AS low',
-        'last(close, {time}) FILTER (WHERE close IS NOT NULL) AS close',
-        'sum(volume) AS volume',
-        'sum(trades)::bigint AS trades',
-        'sum(coalesce(vwap, (high + low + close) / 3) * volume) / nullif(sum(volume), 0) AS vwap'
+        c_open, c_high, c_low,
+        'last(close, {time}) FILTER (WHERE _tidemark.figure(close) IS NOT NULL) AS close',
+        c_volume,
+        replace(
+            'CASE WHEN [sum] > 9e18 THEN 9e18 ELSE [sum] END::bigint AS trades',
+            '[sum]', 'sum(trades) FILTER (WHERE trades BETWEEN 0 AND 9e18)'
+        ),
+        format(
+            'greatest(least(sum(%1$s * volume) FILTER (WHERE %2$s) / sum(volume) FILTER (WHERE %2$s),'
+            ' max(%1$s) FILTER (WHERE %2$s)), min(%1$s) FILTER (WHERE %2$s)) AS vwap',
+            c_price, c_weight
+        )
     ];
 BEGIN
     PERFORM public.add_rollup(
         'daily_ohlcv', 'public.timeseries_data', interval '1 day', ARRAY['source_id'],
-        ARRAY[
-            'first(open, {time}) FILTER (WHERE open IS NOT NULL) AS open',
-            'max(high) AS high',
-            'min(low) AS low',
-            'last(close, {time}) AS close',
-            'sum(volume) AS volume',
-            'count(*) AS samples'
-        ],
-        p_filter => 'close IS NOT NULL AND NOT is_excluded',
+        ARRAY[c_open, c_high, c_low, 'last(close, {time}) AS close', c_volume, 'count(*) AS samples'],
+        p_filter => '_tidemark.figure(close) IS NOT NULL AND NOT is_excluded',
         p_bucket_column => 'day'
     );
     PERFORM public.add_rollup(
@@ -36,12 +53,12 @@ BEGIN
             'last(value, {time}) AS last_value',
             'count(*) AS samples'
         ],
-        p_filter => 'value IS NOT NULL AND NOT is_excluded',
+        p_filter => '_tidemark.figure(value) IS NOT NULL AND NOT is_excluded',
         p_bucket_column => 'hour'
     );
     PERFORM public.add_rollup(
         'candles_5m', 'public.candles', interval '5 minutes', ARRAY['asset_id'], v_candle,
-        p_filter => 'interval = ''1m'' AND NOT is_excluded'
+        p_filter => format('interval = ''1m'' AND NOT is_excluded AND %s IS NOT NULL', c_price)
     );
     PERFORM public.add_rollup(
         r.name, 'public.candles', r.width, ARRAY['asset_id'], v_candle, p_parent => r.parent

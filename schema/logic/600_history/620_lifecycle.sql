@@ -340,10 +340,10 @@ COMMENT ON FUNCTION _tidemark.claim_chunk(regclass) IS
 'Keeps writers out of a chunk until the transaction ends; false where another session has dropped it.';
 
 -- Drops a claimed chunk in the caller's transaction: makes sure that every aggregate has what it needs of its rows,
--- records it, and drops it. From then on buckets that begin before its end are left as they are.
+-- records it, and drops it. From then on the buckets over it are left as they are.
 -- Returns the number of rows that went, or NULL, having done nothing, where an aggregate cannot be brought up to date
 -- yet: a transaction that writes to the hypertable is still running, or a continuous aggregate does not have all rows
--- of the chunk so far (CALL _tidemark.refresh_before_drop).
+-- of the chunk so far (CALL _tidemark.refresh_before_drop), or an aggregate fails.
 -- Raises TM607 where another chunk spans the same time, as with a second dimension.
 CREATE OR REPLACE FUNCTION _tidemark.drop_chunk(
     p_hypertable regclass,
@@ -376,7 +376,8 @@ BEGIN
     END IF;
     IF EXISTS (SELECT FROM _tidemark.rollups AS r
                 WHERE r.hypertable = p_hypertable
-                  AND (r.watermark < _tidemark.bucket_ceiling(r.bucket, p_to)
+                  AND (r.failure IS NOT NULL
+                       OR r.watermark < _tidemark.bucket_ceiling(r.bucket, p_to)
                        OR (r.is_native AND _tidemark.has_late_rows(p_hypertable, p_from, p_to))))
     THEN
         RETURN NULL;
@@ -389,6 +390,8 @@ BEGIN
         PERFORM _tidemark.let_in('tidemark_record', p_hypertable, 'SELECT');
     END IF;
     PERFORM _tidemark.record_chunk_drop(p_hypertable, p_chunk, p_from, p_to, v_rows.row_count, v_rows.checksum);
+    PERFORM _tidemark.freeze(p_hypertable, tstzmultirange(tstzrange(p_from, p_to)));
+    DELETE FROM _tidemark.rollup_chunks AS k WHERE k.hypertable = p_hypertable AND k.chunk = v_name;
     IF ARRAY[v_name] <> ARRAY(SELECT d.chunk
                                 FROM public.drop_chunks(p_hypertable, older_than => p_to, newer_than => p_from)
                                   AS d (chunk))
@@ -397,10 +400,6 @@ BEGIN
             MESSAGE = format('%s is not the only chunk of %s in its range', v_name, p_hypertable),
             HINT = 'Retention takes hypertables that are divided by time alone.';
     END IF;
-    UPDATE _tidemark.rollup_sources AS s
-       SET dropped_before = greatest(s.dropped_before, p_to)
-     WHERE s.hypertable = p_hypertable
-       AND s.dropped_before < p_to;
     RETURN v_rows.row_count;
 END
 $func$;
@@ -416,30 +415,53 @@ CREATE OR REPLACE PROCEDURE _tidemark.refresh_before_drop(
     LANGUAGE plpgsql
     -- A procedure with settings of its own may not control transactions.
 AS $proc$
+DECLARE
+    v_failures text;
 BEGIN
     IF EXISTS (SELECT FROM _tidemark.rollups AS r WHERE r.hypertable = p_hypertable AND r.is_native) THEN
-        CALL _tidemark.refresh(p_hypertable, NULL, NULL, p_range_end);
+        CALL _tidemark.refresh(p_hypertable, NULL, NULL, p_range_end, v_failures);
     END IF;
 END
 $proc$;
 COMMENT ON PROCEDURE _tidemark.refresh_before_drop(regclass, timestamptz) IS
 'Brings the continuous aggregates of a hypertable up to date before a chunk is dropped; controls transactions.';
 
--- Drops what has outlived data_policies, chunk by chunk, each in a transaction of its own with its entry in the record.
--- Aggregates keep what they have of the dropped rows and are never recomputed there. Nothing happens while no
--- drop_after is set. A chunk that another session drops meanwhile is left to it. Raises TM608 where chunks had to stay
--- because of transactions that go on writing, TM609 where some cannot be dropped, of which warnings tell; each once the
--- others are dropped.
-CREATE OR REPLACE PROCEDURE public.apply_retention()
+-- Raises TM609 where chunks could not be dropped, TM608 where they had to stay for now.
+CREATE OR REPLACE FUNCTION _tidemark.raise_left_over(p_failed integer, p_waiting integer)
+    RETURNS void
+    LANGUAGE plpgsql
+    STABLE
+    SET search_path = pg_catalog, pg_temp
+AS $func$
+BEGIN
+    IF p_failed > 0 THEN
+        RAISE EXCEPTION USING ERRCODE = 'TM609',
+            MESSAGE = format('%s chunk(s) could not be dropped', p_failed),
+            DETAIL = 'Warnings name them. The other chunks that were due are dropped.';
+    END IF;
+    IF p_waiting > 0 THEN
+        RAISE EXCEPTION USING ERRCODE = 'TM608',
+            MESSAGE = format('%s chunk(s) could not be dropped yet', p_waiting),
+            DETAIL = 'Transactions that write to their hypertable have not ended, rows came late, or an aggregate fails.',
+            HINT = 'Try again later; the other chunks that were due are dropped.';
+    END IF;
+END
+$func$;
+COMMENT ON FUNCTION _tidemark.raise_left_over(integer, integer) IS
+'Raises TM609 where chunks could not be dropped, TM608 where they had to stay for now.';
+
+-- What apply_retention does; counts the chunks that could not be dropped, of which warnings tell, and those that had to
+-- stay for now.
+CREATE OR REPLACE PROCEDURE _tidemark.drop_expired(INOUT p_failed integer, INOUT p_waiting integer)
     LANGUAGE plpgsql
     -- A procedure with settings of its own may not control transactions.
 AS $proc$
 DECLARE
     v_hypertable record;
     v_chunk record;
-    v_waiting integer := 0;
-    v_failed integer := 0;
 BEGIN
+    p_failed := 0;
+    p_waiting := 0;
     FOR v_hypertable IN
         SELECT c.hypertable, pg_catalog.max(c.range_end) AS range_end
           FROM _tidemark.expired_chunks() AS c
@@ -454,27 +476,36 @@ BEGIN
                AND _tidemark.drop_chunk(v_chunk.hypertable, v_chunk.chunk, v_chunk.range_start, v_chunk.range_end)
                    IS NULL
             THEN
-                v_waiting := v_waiting + 1;
+                p_waiting := p_waiting + 1;
             END IF;
         EXCEPTION WHEN OTHERS THEN
-            v_failed := v_failed + 1;
+            p_failed := p_failed + 1;
             RAISE WARNING USING ERRCODE = SQLSTATE,
                 MESSAGE = pg_catalog.format('%s of %s cannot be dropped', v_chunk.chunk, v_chunk.hypertable),
                 DETAIL = SQLERRM;
         END;
         COMMIT;
     END LOOP;
-    IF v_failed > 0 THEN
-        RAISE EXCEPTION USING ERRCODE = 'TM609',
-            MESSAGE = pg_catalog.format('%s chunk(s) could not be dropped', v_failed),
-            DETAIL = 'Warnings name them. The other chunks that were due are dropped.';
-    END IF;
-    IF v_waiting > 0 THEN
-        RAISE EXCEPTION USING ERRCODE = 'TM608',
-            MESSAGE = pg_catalog.format('%s chunk(s) could not be dropped yet', v_waiting),
-            DETAIL = 'Transactions that write to their hypertable have not ended, or rows came late.',
-            HINT = 'Try again later; the other chunks that were due are dropped.';
-    END IF;
+END
+$proc$;
+COMMENT ON PROCEDURE _tidemark.drop_expired(integer, integer) IS
+'Drops the chunks that have outlived data_policies, and counts those that had to stay; controls transactions.';
+
+-- Drops what has outlived data_policies, chunk by chunk, each in a transaction of its own with its entry in the record.
+-- Aggregates keep what they have of the dropped rows and are never recomputed there. Nothing happens while no
+-- drop_after is set. A chunk that another session drops meanwhile is left to it. Raises TM608 where chunks had to stay
+-- because of transactions that go on writing, TM609 where some cannot be dropped, of which warnings tell; each once the
+-- others are dropped.
+CREATE OR REPLACE PROCEDURE public.apply_retention()
+    LANGUAGE plpgsql
+    -- A procedure with settings of its own may not control transactions.
+AS $proc$
+DECLARE
+    v_failed integer;
+    v_waiting integer;
+BEGIN
+    CALL _tidemark.drop_expired(v_failed, v_waiting);
+    PERFORM _tidemark.raise_left_over(v_failed, v_waiting);
 END
 $proc$;
 COMMENT ON PROCEDURE public.apply_retention() IS

@@ -64,7 +64,8 @@ BEGIN
         EXISTS (SELECT FROM public.data_policies AS p WHERE p.drop_after IS NOT NULL)
     );
     FOR v_policy IN
-        SELECT p.relation AS hypertable, p.compress_after, p.segment_by, (j.config ->> 'compress_after')::interval AS installed
+        SELECT p.relation AS hypertable, p.compress_after, p.segment_by,
+               (j.config ->> 'compress_after')::interval AS installed
           FROM public.data_policies AS p
           LEFT JOIN timescaledb_information.jobs AS j
             ON to_regclass(format('%I.%I', j.hypertable_schema, j.hypertable_name)) = p.relation
@@ -200,26 +201,31 @@ $func$;
 COMMENT ON FUNCTION _tidemark.tidy_policies() IS
 'Policies of hypertables that were renamed get the new name, those of hypertables that were dropped go.';
 
--- Everything that upkeep has to do, now: refreshes the aggregates, drops what has outlived data_policies, compresses what
--- is due where that is possible. For schedulers: safe every minute, because a second one at the same time returns at
--- once. Returns whether it was the one to do the work, in p_did_run.
+-- Everything that upkeep has to do, now: refreshes the aggregates, drops what has outlived data_policies, compresses
+-- what is due where that is possible. For schedulers: safe every minute, because a second one at the same time returns
+-- at once. Returns whether it was the one to do the work, in p_did_run.
 CREATE OR REPLACE PROCEDURE public.maintain(INOUT p_did_run boolean DEFAULT NULL)
     LANGUAGE plpgsql
     -- A procedure with settings of its own may not control transactions.
 AS $proc$
 DECLARE
     c_lock CONSTANT bigint := pg_catalog.hashtextextended('tidemark.maintain', 0);
+    v_failures text;
+    v_failed integer;
+    v_waiting integer;
 BEGIN
     p_did_run := pg_catalog.pg_try_advisory_lock(c_lock); -- ends with the session, should an error occur below
     IF p_did_run THEN
         PERFORM _tidemark.tidy_policies();
-        CALL public.refresh_aggregates();
+        CALL _tidemark.refresh(NULL, NULL, NULL, NULL, v_failures);
         -- Where one of them ends in an error, what is more urgent is done: disks fill up.
-        CALL public.apply_retention();
+        CALL _tidemark.drop_expired(v_failed, v_waiting);
         IF _tidemark.edition() = 'community' THEN
             CALL public.compress_history();
         END IF;
         PERFORM pg_catalog.pg_advisory_unlock(c_lock);
+        PERFORM _tidemark.raise_failures(v_failures);
+        PERFORM _tidemark.raise_left_over(v_failed, v_waiting);
     END IF;
 END
 $proc$;
