@@ -24,7 +24,7 @@ $(VENV)/installed: pyproject.toml $(MOVED)
 		'apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -qq $(YES) python3-venv >&2'; } \
 		|| { echo "python3-venv could not be installed, for the reason above: Tidemark needs Python's venv module" >&2; exit 2; }
 	@$(PYTHON) -m venv --clear $(VENV)
-	@$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[archive,calendar,dev]' \
+	@$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[archive,calendar,charts,dev]' \
 		|| { echo "pip could not install what Tidemark needs, for the reason above (no network? a full disk?)" >&2; exit 2; }
 	@printf '%s\n' "$(CURDIR)" >$@
 

@@ -36,7 +36,9 @@ WITH found AS (
            NULL,
            NULL,
            sum(i.points),
-           string_agg(coalesce(r.name, i.penalty::text) || coalesce(': ' || i.detail, ''), '; ' ORDER BY i.issue_id),
+           string_agg(
+               concat_ws(': ', coalesce(r.name, i.penalty::text), nullif(i.detail, r.name)), '; ' ORDER BY i.issue_id
+           ),
            sum(i.points)
       FROM public.quality_issues AS i
       LEFT JOIN public.validation_rules AS r ON r.rule_id = i.rule_id

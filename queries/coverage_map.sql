@@ -5,7 +5,8 @@
 --   stored bigint
 -- cost: a row per series and day since :since. Time is cut into :cells parts of whole days; expected is counted in the
 --   market's own time, from the first row to the last one, or to yesterday where more is due. It is NULL where nobody
---   can say: the source is irregular, or its calendar does not reach
+--   can say: the source is irregular, its calendar does not reach, or none is named for what is not traded around the
+--   clock
 WITH series AS MATERIALIZED (
     SELECT row_number() OVER () AS number,
            c.table_name,
@@ -15,8 +16,11 @@ WITH series AS MATERIALIZED (
            c.name,
            c.first_at,
            c.last_at,
-           coalesce(CASE WHEN c.source_id IS NULL THEN _tidemark.asset_market(c.asset_id)
-                         ELSE _tidemark.source_market(c.source_id) END, '') AS market,
+           coalesce(
+               CASE WHEN c.source_id IS NULL THEN _tidemark.asset_market(c.asset_id)
+                    ELSE _tidemark.source_market(c.source_id) END,
+               CASE WHEN a.asset_type <> 'crypto' THEN '?' ELSE '' END -- no stock trades around the clock
+           ) AS market,
            public.time_bucket(interval '1 day', greatest(c.first_at, :'since')) AS first_day,
            public.time_bucket(interval '1 day', CASE
                WHEN coalesce(s.status = 'active', a.is_active) THEN greatest(c.last_at, now() - interval '1 day')
@@ -24,7 +28,7 @@ WITH series AS MATERIALIZED (
            END) AS last_day
       FROM public.coverage AS c
       LEFT JOIN public.sources AS s ON s.source_id = c.source_id
-      LEFT JOIN public.assets AS a ON a.asset_id = c.asset_id AND c.source_id IS NULL
+      LEFT JOIN public.assets AS a ON a.asset_id = c.asset_id
      WHERE c.last_at >= :'since'
 ), axis AS MATERIALIZED (
     SELECT min(r.first_day) AS starts_at,

@@ -13,7 +13,7 @@ SELECT _tidemark.label(p.relation) AS hypertable,
        j.next_start
   FROM public.data_policies AS p
   LEFT JOIN timescaledb_information.jobs AS j
-    ON to_regclass(format('%I.%I', j.hypertable_schema, j.hypertable_name)) = p.relation
+    ON to_regclass(quote_ident(j.hypertable_schema) || '.' || quote_ident(j.hypertable_name)) = p.relation
   LEFT JOIN timescaledb_information.job_stats AS t ON t.job_id = j.job_id
  WHERE _tidemark.is_hypertable(p.relation)
  ORDER BY 1, job;

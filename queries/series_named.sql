@@ -2,7 +2,8 @@
 -- parameters: name text, interval text = any
 -- columns: table_name text, source_id integer, asset_id uuid, interval candle_interval, name text, exchange text,
 --   data_type source_data_type, first_at timestamptz, last_at timestamptz, market text
--- cost: two index look-ups for a source, and two for each length of bar that an asset of that symbol has
+-- cost: two index look-ups a series. market is the calendar by which its bars are expected: NULL for clock time, ?
+--   where nobody named one though the asset is not traded around the clock
 SELECT c.table_name,
        c.source_id,
        c.asset_id,
@@ -12,11 +13,14 @@ SELECT c.table_name,
        s.data_type,
        c.first_at,
        c.last_at,
-       CASE WHEN c.source_id IS NULL THEN _tidemark.asset_market(c.asset_id)
-            ELSE _tidemark.source_market(c.source_id) END AS market
+       coalesce(
+           CASE WHEN c.source_id IS NULL THEN _tidemark.asset_market(c.asset_id)
+                ELSE _tidemark.source_market(c.source_id) END,
+           CASE WHEN a.asset_type <> 'crypto' THEN '?' END
+       ) AS market
   FROM public.coverage AS c
   LEFT JOIN public.sources AS s ON s.source_id = c.source_id
-  LEFT JOIN public.assets AS a ON a.asset_id = c.asset_id AND c.source_id IS NULL
+  LEFT JOIN public.assets AS a ON a.asset_id = c.asset_id
  WHERE lower(c.name) = lower(:'name')
    AND (:'interval' = 'any' OR c.source_id IS NOT NULL OR c.interval::text = :'interval')
  ORDER BY c.name = :'name' DESC, c.table_name DESC, a.exchange ASC NULLS FIRST, c.interval DESC;

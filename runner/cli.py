@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import shutil
 import sys
+import tempfile
+import webbrowser
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -533,3 +537,76 @@ def restore(directory: Path) -> None:
     """Restore the logical backup in DIRECTORY into an empty database, and compare it with its manifest."""
     manifest = backups.restore(_url(), directory, say=_say)
     click.echo(f"restored {len(manifest.tables)} tables, {manifest.rows} rows")
+
+
+@main.command()
+@click.argument("series")
+@click.option("--interval", help="Length of the bars, where a symbol has several, e.g. 1d.")
+@click.option("--exchange", help="Exchange, where a symbol is traded on several.")
+@click.option("--from", "start", type=click.DateTime(), help="Draw from here (UTC).  [default: the first row]")
+@click.option("--to", "end", type=click.DateTime(), help="… up to here, itself left out.")
+@click.option("--last", help="Draw the last stretch, e.g. 90d, 12h or 2y.")
+@click.option("--output", "-o", type=click.Path(path_type=Path, dir_okay=False),
+              help="Write it to this file: .html, .png or .svg.")
+@click.option("--open", "show", is_flag=True, help="Open the page in the browser.")
+def chart(series: str, start: datetime | None, end: datetime | None, output: Path | None, show: bool,
+          **options: Any) -> None:
+    """Draw SERIES, a symbol or a source, with what is flagged in it and what is missing.
+
+    As a page that needs no network; in a terminal, without --output or --open, as a line of blocks. The page
+    goes to standard output where that is redirected.
+    """
+    from tidemark import chart as charts
+
+    last = charts.stretch(options["last"]) if options["last"] else None
+    with database() as connection:
+        found = charts.find(connection, series, options["interval"], options["exchange"])
+        drawn = charts.read(connection, found, start and start.replace(tzinfo=UTC), end and end.replace(tzinfo=UTC),
+                            last)
+    if output or show:
+        charts.write(drawn, output or _temporary(series))
+    elif sys.stdout.isatty():
+        click.echo(charts.sketch(drawn, shutil.get_terminal_size().columns))
+    else:
+        click.echo(charts.page(drawn), nl=False)
+    if output or show:
+        _written(output or _temporary(series), show)
+
+
+@main.command()
+@click.option("--series", multiple=True, help="Only of this source or symbol; repeatable.")
+@click.option("--since", type=click.DateTime(), help="Only of rows since then (UTC).")
+@click.option("--output", "-o", type=click.Path(path_type=Path, dir_okay=False), help="Write the page to this file.")
+@click.option("--open", "show", is_flag=True, help="Open the page in the browser.")
+@click.option("--json", "as_json", is_flag=True, help="Print the figures of the page as JSON.")
+def report(series: tuple[str, ...], since: datetime | None, output: Path | None, show: bool, as_json: bool) -> None:
+    """Say on one page how good the data is: what is here, what is wrong, late, due and sealed.
+
+    Goes to tidemark-report.html, or to standard output where that is redirected. It needs no network and no
+    script, and can be mailed.
+    """
+    from tidemark import report as reports
+
+    with database() as connection:
+        figures = reports.figures(connection, series, since and since.replace(tzinfo=UTC))
+    if as_json:
+        click.echo(json.dumps(figures, indent=2, default=str))
+        return
+    page = reports.page(figures)
+    if output is None and not show and not sys.stdout.isatty():
+        click.echo(page, nl=False)
+        return
+    path = output or Path("tidemark-report.html")
+    path.write_text(page)
+    _written(path, show)
+
+
+def _temporary(name: str) -> Path:
+    """Where a page goes that is only to be looked at."""
+    return Path(tempfile.gettempdir()) / f"tidemark-{re.sub(r'[^A-Za-z0-9]+', '-', name)}-{os.getpid()}.html"
+
+
+def _written(path: Path, show: bool) -> None:
+    click.echo(f"written: {path}")
+    if show and not webbrowser.open(path.resolve().as_uri()):
+        _say("there is no browser to open it in")

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import contextlib
 import re
+from collections import namedtuple
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import psycopg
 from psycopg import sql
@@ -94,6 +96,13 @@ def run(connection: psycopg.Connection, name: str, values: Mapping[str, str]) ->
     with _read_only(connection):
         cursor = connection.execute(statement(query, values))
         return Result([column.name for column in cursor.description], cursor.fetchall())
+
+
+def rows(connection: psycopg.Connection, name: str, /, **values: Any) -> list[Any]:
+    """Run a query; its rows as named tuples. A value that is None is left to the parameter's default."""
+    result = run(connection, name, {key: str(value) for key, value in values.items() if value is not None})
+    row = namedtuple("row", result.columns, rename=True)
+    return [row(*found) for found in result.rows]
 
 
 def as_csv(connection: psycopg.Connection, name: str, values: Mapping[str, str]) -> Iterator[str]:
