@@ -21,13 +21,14 @@ import click
 import psycopg
 
 from tidemark import backup as backups
-from tidemark import calendars, catalog, config, lifecycle, loader, migrations, parquet, provision, server
+from tidemark import calendars, catalog, config, formats, lifecycle, loader, migrations, parquet, provision, server
 from tidemark import doctor as examination
 from tidemark import query as questions
 from tidemark.boundary import ELSEWHERE, Verbs
 from tidemark.database import child_environment, connect, where, without_password
 from tidemark.errors import Problem
 from tidemark.installation import NoInstallation, find_installation
+from tidemark.look import Layout
 
 
 def _url() -> str:
@@ -241,22 +242,47 @@ def _refuse_differences(connection: psycopg.Connection) -> None:
 
 @main.command()
 @click.argument("files", nargs=-1, required=True, type=click.Path(path_type=Path))
-@click.option("--table", type=click.Choice(["timeseries_data", "candles", "quotes"]), default="timeseries_data",
-              show_default=True, help="Where the records go.")
+@click.option("--table", type=click.Choice(["timeseries_data", "candles", "quotes", "ticks"]),
+              default="timeseries_data", show_default=True, help="Where the records go.")
 @click.option("--source", help="Source of the records.  [default: the file's name without its endings]")
 @click.option("--symbol", help="Symbol of all records, where the file has no such column.")
+@click.option("--symbol-from-name", is_flag=True, help="The file's name says the symbol: AAPL.csv, BTCUSDT-1h.zip.")
 @click.option("--exchange", help="Exchange of the symbols.")
 @click.option("--asset-type", default="stock", show_default=True, help="Type of assets that are created.")
 @click.option("--interval", help="Length of the bars, e.g. 1m or 1d, where the file has no such column.")
 @click.option("--mode", default="live", show_default=True, help="backfill, live, correction or replay.")
-def load(files: tuple[Path, ...], **options: Any) -> None:
-    """Load CSV, JSON or NDJSON FILES, plain or gzipped. Run it again to complete an interrupted load.
+@click.option("--columns", help="What feeds what, by names or positions: ts=Date+Time,close=Schluss,volume=7.")
+@click.option("--tz", help="Time zone of times that do not say theirs: Europe/Athens.  [default: UTC]")
+@click.option("--time-format", help="dmy, mdy, ymd; s, ms, us, ns since 1970; or as strptime has it: '%d.%m.%Y %H:%M'.")
+@click.option("--decimal", help="The decimal sign: , or .")
+@click.option("--encoding", help="Encoding of the text: cp1252, shift_jis, utf-16.  [default: UTF-8, or as marked]")
+@click.option("--wide", is_flag=True, help="Every column but the time is a series of its own.")
+@click.option("--format", "bundle", help="A bundle of these options by its name: lean, histdata, mt5, klines, …")
+@click.option("--dry-run", is_flag=True, help="Show how the files are understood and their first rows; write nothing.")
+@click.option("--again", is_flag=True, help="Also what was loaded before: brings back rows that were deleted.")
+def load(files: tuple[Path, ...], symbol_from_name: bool, columns: str | None, tz: str | None, time_format: str | None,
+         decimal: str | None, encoding: str | None, wide: bool, bundle: str | None, dry_run: bool, again: bool,
+         **options: Any) -> None:
+    """Load FILES of prices: delimited text, JSON, Parquet or Feather, plain, gzip, zip, bzip2, xz or zstd.
 
-    Parquet files and folders that `clean --archive` wrote go back into the hypertable they came from.
+    First it says how it understands each file. What the file does not make certain it refuses, and names the option
+    that decides. Run it again to complete an interrupted load. A folder stands for the files in it. Parquet files and
+    folders that `clean --archive` wrote go back into the hypertable they came from.
     """
-    archives = [path for path in files if parquet.is_parquet(path)]
-    others = [path for path in files if path not in archives]
-    size = sum(file.stat().st_size for path in files for file in parquet.files(path) if file.is_file())
+    said = formats.said(
+        format=bundle, columns=columns, tz=tz, time_format=time_format, decimal=decimal, encoding=encoding, wide=wide,
+        symbol_from_name=symbol_from_name)
+    archives = [path for path in files if parquet.is_archive(path)]
+    others = [one for path in files if path not in archives for one in _inside(path)]
+    if dry_run:
+        place = {key: options[key] for key in ("table", "symbol", "interval")}
+        for layout in loader.looked(others, said=said, **place):
+            _print_layout(layout)
+            rows = loader.preview(layout, options["interval"])
+            if rows:
+                _table(list(rows[0]), [list(row.values()) for row in rows])
+        return
+    size = sum(file.stat().st_size for path in (*archives, *others) for file in parquet.files(path) if file.is_file())
     hidden = not sys.stderr.isatty()
     summaries: list[loader.Summary] = []
     with (
@@ -267,11 +293,23 @@ def load(files: tuple[Path, ...], **options: Any) -> None:
             if archives:
                 summaries += parquet.put_back(connection, archives, bar.update)
             if others:
-                summaries += loader.load(connection, others, progress=bar.update, **options)
+                summaries += loader.load(connection, others, progress=bar.update, said=said, again=again,
+                                         show=_print_layout, **options)
         except loader.LoadFailed as failed:
             _print_loads([*summaries, *failed.summaries])
             raise
     _print_loads(summaries)
+
+
+def _inside(path: Path) -> list[Path]:
+    """The files in a folder, in their order; of a file itself."""
+    return sorted(one for one in path.iterdir() if one.is_file() and not one.name.startswith(".")) \
+        if path.is_dir() else [path]
+
+
+def _print_layout(layout: Layout) -> None:
+    for line in layout.block:
+        click.echo(line)
 
 
 @main.command()
@@ -303,12 +341,17 @@ def calendar(start: datetime | None, end: datetime | None, markets: tuple[str, .
 
 
 def _print_loads(summaries: Sequence[loader.Summary]) -> None:
-    _table(
-        ["file", "read", "written", "rejected", "seconds", ""],
-        [[s.file.name, s.read, s.written, s.rejected, f"{s.seconds:.1f}",
-          s.error or ("already loaded" if s.already_loaded else
-                      f"see ingestion_rejects, task {s.task_id}" if s.rejected else "")] for s in summaries],
-    )
+    """What became of files; what else than written and rejected there is, only where there is some."""
+    headings, rows = ["file", "read", "written", "rejected"], []
+    more = [name for name in ("collapsed", "empty") if any(getattr(s, name) for s in summaries)]
+    for s in summaries:
+        said = [s.error or ("already loaded" if s.already_loaded else ""), s.note,
+                f"{s.collapsed} shared a key with a later record, which is stored" if s.collapsed else "",
+                f"{s.empty} without any figure: not stored" if s.empty else "",
+                f"see ingestion_rejects, task {s.task_id}" if s.rejected and not s.already_loaded else ""]
+        rows.append([s.file.name, s.read, s.written, s.rejected, *(getattr(s, name) for name in more),
+                     f"{s.seconds:.1f}", "; ".join(filter(None, said))])
+    _table([*headings, *more, "seconds", ""], rows)
 
 
 @main.command()

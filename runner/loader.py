@@ -1,36 +1,42 @@
-"""Load files of prices into timeseries_data, candles or quotes.
+"""Load files of prices into timeseries_data, candles, quotes or ticks.
 
-Each batch is one transaction: it COPYs its records into a temporary table, upserts them from there at once, and
-keeps the task's counts and the rejects with them. So whatever interrupts a load, the same command completes it.
+Each batch is one transaction: it COPYs its records into the table where nothing is in their way, else into a temporary
+table from where it upserts them, and keeps the task's counts and the rejects with them. So whatever interrupts a load,
+the same command completes it.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 import struct
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
+from functools import partial
 from itertools import chain, compress, repeat
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 import psycopg
 from psycopg import errors, sql
 
 from tidemark import columns
-from tidemark.columns import OHLC, TARGETS, Mapping, Target, extended, mapping
+from tidemark.columns import OHLC, TARGETS, Target
 from tidemark.errors import Problem
-from tidemark.readers import Batch, Broken, Progress, Reader, Reject, Table, escaped, open_file, stem
+from tidemark.formats import Said
+from tidemark.look import PRICES, Layout, folds, look
+from tidemark.readers import Batch, Broken, Progress, Reject, Table, escaped, stem
 from tidemark.series import Ids, Key, Series
 from tidemark.statements import STATEMENTS, blames_record, execute, reason
 
 ROWS = 20_000  # records of a batch; larger ones are not faster
-SAMPLE = 5_000  # records from which the columns of a file are learnt
 RETRIES = 3
 
 
@@ -38,8 +44,9 @@ RETRIES = 3
 class Summary:
     """What became of a file. The counts are those of its task, over all the runs that it took.
 
-    `read` are records, `written` those that made a row or changed one, `rejected` those in ingestion_rejects. The
-    remaining ones said nothing new: they are repeated in their batch, or were stored already.
+    `read` are records, `written` those that made a row or changed one, `rejected` those in ingestion_rejects,
+    `collapsed` those that shared their key with a later one of their batch, `empty` those without any figure. The
+    remaining ones said nothing new: they were stored already.
     """
 
     file: Path
@@ -51,18 +58,21 @@ class Summary:
     already_loaded: bool
     seconds: float
     error: str = ""
+    collapsed: int = 0
+    empty: int = 0
+    note: str = ""
 
 
 class LoadFailed(Problem):
-    """A file could not be loaded to its end; `summaries` tells of all files."""
+    """A file could not be loaded to its end, or nothing of it; `summaries` tells of all files."""
 
     def __init__(self, summaries: list[Summary]) -> None:
         self.summaries = summaries
         failed = [summary for summary in summaries if summary.error]
         super().__init__(
             f"{len(failed)} of {len(summaries)} files could not be loaded to the end",
-            detail="; ".join(f"{s.file}: {s.error}; {s.read} records before that are in" for s in failed),
-            hint="load them again when they are whole",
+            detail="; ".join(f"{s.file}: {s.error}; {s.written} of {s.read} records are in" for s in failed),
+            hint="the same command loads them when they are whole, or say by its options how they are to be read",
         )
 
 
@@ -77,6 +87,8 @@ class Options:
     asset_type: str
     interval: str | None
     mode: str
+    said: Said
+    again: bool
 
 
 def load(
@@ -90,41 +102,70 @@ def load(
     asset_type: str = "stock",
     interval: str | None = None,
     mode: str = "live",
+    said: Said | None = None,
+    again: bool = False,
     batch_rows: int = ROWS,
     progress: Progress | None = None,
+    show: Callable[[Layout], None] | None = None,
 ) -> list[Summary]:
-    """Load files into `table` (timeseries_data, candles or quotes) over an autocommit connection.
+    """Load files into `table` (timeseries_data, candles, quotes or ticks) over an autocommit connection.
 
-    A file is CSV with a header, a JSON array or NDJSON, plain or gzipped. Its columns are recognised by their usual
-    names (see runner/columns.py); others go into the metadata of timeseries_data, and are left out of candles and
-    quotes. A JSON record may be an array too: time and value, or time, open, high, low, close and volume.
-    A record replaces what is stored under its key; columns that the file does not have stay as they are.
+    A file is delimited text, JSON, NDJSON, Parquet or Feather, plain or compressed. Every file is looked at first
+    (`show` is given what was found), and all are refused where one is not certain: `said` decides. A column that
+    feeds nothing goes into the metadata of timeseries_data, and is left out of the other tables. A record replaces
+    what is stored under its key; columns that the file does not have stay as they are. A record without any figure
+    is no row.
 
     A series of timeseries_data is a source: `source`, else the file's stem, or what a column source or source_id
-    says; with a column symbol it is SOURCE:SYMBOL. A series of candles or quotes is an asset: `symbol` or a column;
+    says; with a column symbol it is SOURCE:SYMBOL. A series of the other tables is an asset: `symbol` or a column;
     candles need an `interval` or a column. Sources and assets that are missing are created, assets of `asset_type`.
     Without an exchange, a symbol means the asset without one, else the only asset of that symbol.
 
-    A file that was loaded to its end into the same place is not loaded again, unless its row in ingestion_tasks is
-    deleted. Raises Problem before anything is written where a file or an option cannot be used, Problem where the
-    database refuses to go on, and LoadFailed after the last file where one breaks off. `progress` hears of bytes
-    that are done with, in total the size of the files.
+    A file that was loaded to its end into the same place, read the same way, is not loaded once more, unless none of
+    its first records is stored any longer, or with `again`. Raises Problem before anything is written where a file
+    or an option cannot be used, Problem where the database refuses to go on, and LoadFailed after the last file where
+    one breaks off or gives nothing. `progress` hears of bytes that are done with, in total the size of the files.
     """
     if not conn.autocommit:
         raise ValueError("load needs an autocommit connection")
-    options = _options(conn, table, source, symbol, exchange, asset_type, interval, mode)
-    plans = [_plan(Path(file), options) for file in files]
+    options = _options(conn, table, source, symbol, exchange, asset_type, interval, mode, said or Said(), again)
+    layouts = [look(Path(file), options.target, options.said, symbol=symbol, interval=options.interval)
+               for file in files]
+    for layout in layouts:
+        _check_options(layout, options)
+        if show:
+            show(layout)
     execute(conn, "session")
     execute(conn, "stage")
     execute(conn, "stage_index")
-    summaries = [_File(conn, plan, options, batch_rows, progress).load() for plan in plans]
+    summaries = [_File(conn, layout, options, batch_rows, progress).load() for layout in layouts]
     if any(summary.error for summary in summaries):
         raise LoadFailed(summaries)
     return summaries
 
 
+def looked(files: Sequence[Path], *, table: str, symbol: str | None = None, interval: str | None = None,
+           said: Said | None = None) -> list[Layout]:
+    """What `load` would find in files, without a database."""
+    label = interval and columns.interval(interval)
+    return [look(Path(file), TARGETS[table], said or Said(), symbol=symbol, interval=label) for file in files]
+
+
+def preview(layout: Layout, interval: str | None = None, rows: int = 5) -> list[dict[str, Any]]:
+    """The first rows of a file as they would be stored; times in UTC."""
+    if layout.sample is None:
+        return []
+    prepared = _prepared(layout, layout.sample, interval and columns.interval(interval), folds(layout))
+    start = datetime(2000, 1, 1)
+    return [{
+        **{role: values[n] for role, values in prepared.roles.items()},
+        layout.target.time: f"{start + timedelta(microseconds=prepared.times[n])}",
+        **{name: None if math.isnan(values[n]) else values[n] for name, values in prepared.numbers.items()},
+    } for n in range(min(rows, len(prepared.lines)))]
+
+
 def _options(conn: psycopg.Connection, table: str, source: str | None, symbol: str | None, exchange: str | None,
-             asset_type: str, interval: str | None, mode: str) -> Options:
+             asset_type: str, interval: str | None, mode: str, said: Said, again: bool) -> Options:
     def check(what: str, value: str, known: Iterable[str]) -> None:
         if value not in known:
             raise Problem(f"unknown {what} {value!r}", hint=f"one of {', '.join(known)}", exit_code=2)
@@ -140,66 +181,21 @@ def _options(conn: psycopg.Connection, table: str, source: str | None, symbol: s
     for what, value in (("source", source), ("symbol", symbol), ("exchange", exchange)):
         if value is not None and not value.strip():
             raise Problem(f"the {what} is blank", exit_code=2)
-    if source is not None and table == "quotes":
-        raise Problem("quotes do not record a source", hint="leave --source out", exit_code=2)
-    return Options(TARGETS[table], source, symbol, exchange, asset_type, interval and columns.interval(interval), mode)
+    if source is not None and not TARGETS[table].sources and table != "candles":
+        raise Problem(f"{table} do not record a source", hint="leave --source out", exit_code=2)
+    return Options(TARGETS[table], source, symbol, exchange, asset_type, interval and columns.interval(interval), mode,
+                   said, again)
 
 
-@dataclass(frozen=True)
-class Plan:
-    """How a file is read: the meaning of its columns and the unit of its times, as its first records show them."""
-
-    reader: Reader
-    columns: Mapping
-    unit: int | None
-
-
-def _plan(path: Path, options: Options) -> Plan:
-    """Look at the first records of a file, and refuse it if it cannot be loaded as a whole."""
-    reader = open_file(path)
-    try:
-        with closing(reader.batches(SAMPLE)) as batches:
-            batch = next(batches, None)
-    except Broken as error:
-        raise Problem(f"{path} cannot be read", detail=str(error), exit_code=2) from None
-    if batch is None:
-        return Plan(reader, Mapping(), None)
-    table = reader.table(batch)
-    if not table.names:
-        first = table.rejects[0]
-        raise Problem(f"{path} has no readable record", detail=f"record {first.line} {first.reason}", exit_code=2)
-    # An odd name in a single record does not take the place of the one that the others use.
-    found = extended(mapping(table.usual, options.target), table.names, options.target)
-    _check(path, table.names, found, options)
-    return Plan(reader, found, columns.unit(_times(table, found)))
-
-
-def _check(path: Path, names: Sequence[str], found: Mapping, options: Options) -> None:
-    """Refuse a file that lacks a column without which no record can be stored, or that contradicts an option."""
-    target = options.target
-    known = f"{target.name} knows {', '.join((target.time, *target.numbers))}, and usual names for them"
-    needs = [("time", found.time, known), ("value", found.numbers, known)]
-    if not target.sources:
-        needs.append(("symbol", found.symbol or options.symbol, "name it with --symbol"))
-    if "interval" in target.key:
-        needs.append(("interval", found.interval or options.interval, "name it with --interval"))
-    for what, column, hint in needs:
-        if not column:
-            there = ", ".join([*names[:20], *(["…"] if len(names) > 20 else [])])
-            raise Problem(f"{path} has no {what} column", detail=f"it has {there}", hint=hint, exit_code=2)
-    given = {"source": found.source or found.source_id, "symbol": found.symbol, "exchange": found.exchange,
-             "interval": found.interval}
-    for what, column in given.items():
-        if column is not None and getattr(options, what) is not None:
-            raise Problem(f"{path} says the {what} itself, in its column {column}", hint=f"leave --{what} out",
-                          exit_code=2)
-
-
-def _times(table: Table, found: Mapping) -> Sequence[Any]:
-    dates = table.column(found.time)
-    if found.clock is None:
-        return dates
-    return [f"{date} {clock}" for date, clock in zip(dates, table.column(found.clock), strict=True)]
+def _check_options(layout: Layout, options: Options) -> None:
+    """Refuse a file that says itself what an option says of it."""
+    given = {"source": "source", "source_id": "source", "symbol": "symbol", "exchange": "exchange",
+             "interval": "interval"}
+    for role, what in given.items():
+        said = layout.symbol if role == "symbol" and not layout.reader.context else getattr(options, what)
+        if role in layout.roles and said is not None:
+            raise Problem(f"{layout.reader.path} says the {what} itself, in its column {layout.roles[role]}",
+                          hint=f"leave --{what} out", exit_code=2)
 
 
 @dataclass
@@ -207,51 +203,123 @@ class Prepared:
     """The records of a batch by the columns of their table; `packed` are fields as COPY sends them."""
 
     lines: list[int]
-    raws: list[str]
+    raws: Sequence[str]
     keys: list[Key]
     times: list[int]
+    roles: dict[str, list[Any]]
     numbers: dict[str, list[float]]
     packed: dict[str, list[bytes]]
     rejects: list[Reject]
+    empty: int = 0
+    last: list[int] | None = None  # without those that share their key with a later one
 
     def reject(self, problems: columns.Errors) -> None:
         """Take records out, by their index."""
-        if not problems:
-            return
         self.rejects += [Reject(self.lines[n], self.raws[n], problem) for n, problem in problems.items()]
-        keep = [n not in problems for n in range(len(self.lines))]
+        self.keep([n not in problems for n in range(len(self.lines))] if problems else [])
+
+    def keep(self, which: list[bool]) -> None:
+        """Only these records; all of them for an empty list."""
+        if not which or all(which):
+            return
         self.lines, self.raws, self.keys, self.times = (
-            list(compress(values, keep)) for values in (self.lines, self.raws, self.keys, self.times))
-        self.numbers = {name: list(compress(values, keep)) for name, values in self.numbers.items()}
-        self.packed = {name: list(compress(values, keep)) for name, values in self.packed.items()}
+            list(compress(values, which)) for values in (self.lines, self.raws, self.keys, self.times))
+        for columns_ in (self.roles, self.numbers, self.packed):
+            for name, values in columns_.items():
+                columns_[name] = list(compress(values, which))
+
+    def collapse(self) -> int:
+        """Find the records that share their key with a later one; returns how many."""
+        keys = list(zip(self.keys, self.roles.get("interval") or repeat(None), self.times, strict=False))
+        self.last = None
+        if len(set(keys)) < len(keys):
+            self.last = sorted({key: n for n, key in enumerate(keys)}.values())
+            return len(keys) - len(self.last)
+        return 0
+
+
+def _prepared(layout: Layout, table: Table, interval: str | None, repeated: dict[int, int]) -> Prepared:
+    """Read the values of records."""
+    target = layout.target
+    problems: columns.Errors = {}
+
+    def read(name: str | None, convert: Callable[[Sequence[Any]], tuple[list[Any], columns.Errors]]) -> list[Any]:
+        if name is None:
+            return [None] * len(table.lines)
+        values, wrong = convert(table.column(name))
+        for index, problem in wrong.items():
+            problems.setdefault(index, f"{name}: {problem}")
+        return values
+
+    times, wrong = replace(layout.times, folds=repeated).instants(table.joined(layout.time), table.lines)
+    problems |= {n: f"{' + '.join(layout.time)}: {problem}" for n, problem in wrong.items()}
+    numbers = {}
+    for column, name in layout.numbers.items():
+        convert = columns.whole_numbers if column in target.whole else columns.numbers
+        numbers[column] = read(name, partial(convert, style=layout.style))
+        if layout.style.scale != 1 and column in PRICES:
+            divisor = 1 / layout.style.scale
+            divisor = round(divisor) if abs(divisor - round(divisor)) < 1e-6 else divisor
+            numbers[column] = [value / divisor for value in numbers[column]]
+    roles = layout.roles
+    sources = read(roles.get("source"), columns.texts) if "source" in roles else read(
+        roles.get("source_id"), columns.source_ids)
+    symbols, exchanges = read(roles.get("symbol"), columns.texts), read(roles.get("exchange"), columns.optional_texts)
+    said: dict[str, list[Any]] = {"symbol": symbols} if "symbol" in roles else {}
+    packed = {}
+    if "interval" in target.key:
+        labels = read(roles["interval"], columns.intervals) if "interval" in roles else [interval] * len(times)
+        said["interval"] = labels
+        packed["interval"] = list(map(_packed, labels))
+    for column, name in layout.texts.items():
+        values = read(name, columns.sides if column == "side" else columns.optional_texts)
+        said[column], packed[column] = values, list(map(_packed, values))
+    if target.metadata and not layout.wide and not layout.used >= set(table.names):
+        documents, wrong = columns.documents(table.others(layout.used))
+        problems = wrong | problems
+        packed["metadata"] = list(map(_packed, documents))
+    prepared = Prepared(table.lines, table.raws, list(zip(sources, symbols, exchanges, strict=True)), times, said,
+                        numbers, packed, list(table.rejects))
+    prepared.reject(problems)
+    figures = list(prepared.numbers.values())
+    if figures and any(value != value for value in figures[0]):
+        empty = [all(value != value for value in row) for row in zip(*figures, strict=True)]
+        prepared.empty = sum(empty)
+        prepared.keep([not one for one in empty])
+    return prepared
 
 
 class _File:
     """One file on its way into the database."""
 
-    def __init__(self, conn: psycopg.Connection, plan: Plan, options: Options, rows: int,
+    def __init__(self, conn: psycopg.Connection, layout: Layout, options: Options, rows: int,
                  progress: Progress | None) -> None:
-        self.conn, self.plan, self.options, self.rows = conn, plan, options, rows
+        self.conn, self.layout, self.options = conn, layout, options
+        self.rows = max(1, rows // (len(layout.wide) or 1))
         self.progress = progress or (lambda count: None)
-        self.path, self.target = plan.reader.path, options.target
+        self.path, self.target = layout.reader.path, options.target
         self.source = options.source or stem(self.path)
+        self.folds: dict[int, int] = {}
         self.series = Series(
-            conn, are_sources=self.target.sources, source=self.source, symbol=options.symbol,
+            conn, are_sources=self.target.sources, source=self.source, symbol=layout.symbol,
             exchange=options.exchange, asset_type=options.asset_type, interval=options.interval)
         self.task: int | None = None
         self.bytes_read = self.bytes_told = 0
 
     def load(self) -> Summary:
         """Load it, unless that was done before or somebody else is doing it at this moment."""
-        begun, stat, done, error = time.monotonic(), self.path.stat(), False, ""
+        begun, stat, done, error, note = time.monotonic(), self.path.stat(), False, "", ""
         digest = self._digest()
         key = int.from_bytes(digest[:8], signed=True)
         try:
             execute(self.conn, "lock", key=key)
             try:
                 found = execute(self.conn, "find_task", digest=digest).fetchone()
-                if found and found[1]:
+                kept, looked_at = self._kept() if found and found[1] and not self.options.again else (0, 0)
+                if found and found[1] and not self.options.again and (kept or not looked_at):
                     self.task, done, _ = found
+                    if kept < looked_at:
+                        note = f"{looked_at - kept} of its first {looked_at} rows are gone: --again loads them"
                     self.progress(stat.st_size)
                 else:
                     error = self._run(digest, found, stat)
@@ -261,23 +329,49 @@ class _File:
                     execute(self.conn, "unlock", key=key)
         except psycopg.Error as problem:
             raise self._stopped(problem) from problem
-        return Summary(self.path, self.target.name, self.task, *counts, done, time.monotonic() - begun, error)
+        read, written, rejected, collapsed, empty = counts
+        return Summary(self.path, self.target.name, self.task, read, written, rejected, done,
+                       time.monotonic() - begun, error, collapsed, empty, note)
+
+    def _kept(self) -> tuple[int, int]:
+        """How many of the first rows of a file that was loaded are stored still, and how many these are."""
+        if self.layout.sample is None:
+            return 0, 0
+        prepared = _prepared(self.layout, self.layout.sample, self.options.interval, folds(self.layout))
+        ids = self.series.there(set(prepared.keys))
+        prepared.keep([key in ids for key in prepared.keys])
+        rows = len(self.layout.sample.lines) - len(prepared.rejects) - prepared.empty - (
+            0 if self.target.several else prepared.collapse())
+        if not prepared.lines:
+            return 0, rows
+        with self.conn.transaction():
+            self._copy(prepared, ids)
+            (kept,) = self.conn.execute(STATEMENTS["kept_ticks"] if self.target.several else sql.SQL(
+                STATEMENTS["kept"]).format(
+                table=sql.Identifier(self.target.name), key=_identifiers(self.target.key, "s"),
+                same=self._same("s", "t"))).fetchone()
+        return min(kept, rows), rows
 
     def _digest(self) -> bytes:
         """What makes two loads the same work: the file's bytes, and where they go."""
         with self.path.open("rb") as file:
             content = hashlib.file_digest(file, "sha256").hexdigest()
-        o, found = self.options, self.plan.columns
-        named = self.target.sources and not (found.source or found.source_id)
-        place = [content, o.target.name, self.source if named else o.source, o.symbol, o.exchange, o.interval]
+        o, found = self.options, self.layout.roles
+        named = self.target.sources and not found.keys() & {"source", "source_id"}
+        place = [content, o.target.name, self.source if named else o.source, self.layout.symbol, o.exchange, o.interval,
+                 *o.said.key()]
         return hashlib.sha256(json.dumps(place).encode()).digest()
 
     def _run(self, digest: bytes, found: tuple[int, bool, int] | None, stat: os.stat_result) -> str:
         """Load what is not stored yet, and return why that ended early, if it did."""
         skip, mode, error = 0, self.options.mode, None
+        self.folds = folds(self.layout)
         if found:
-            self.task, _, skip = found
-            execute(self.conn, "resume_task", task=self.task, mode=mode)
+            self.task, done, skip = found
+            if done or skip == 0:  # what stored nothing begins anew
+                execute(self.conn, "forget_rejects", task=self.task)
+                skip = 0
+            execute(self.conn, "resume_task", task=self.task, mode=mode, anew=skip == 0)
         else:
             new = execute(self.conn, "create_task", file=str(self.path), digest=digest, mode=mode)
             (self.task,) = new.fetchone()
@@ -290,6 +384,7 @@ class _File:
             now = self.path.stat()
             if (now.st_size, now.st_mtime_ns) != (stat.st_size, stat.st_mtime_ns):
                 raise Broken("it changed while it was being read")
+            error = self._nothing()
         except (Broken, OSError, Problem) as problem:
             error = str(problem)
         except psycopg.Error:
@@ -299,6 +394,15 @@ class _File:
             raise
         execute(self.conn, "end_task", task=self.task, error=error)
         return error or ""
+
+    def _nothing(self) -> str | None:
+        """Why nothing of a file could be stored, where that is so."""
+        read, written, rejected, _, empty = execute(self.conn, "counts", task=self.task).fetchone()
+        if not read or written or rejected + empty < read:
+            return None
+        first = execute(self.conn, "first_reject", task=self.task).fetchone()
+        return f"nothing could be stored: line {first[0]}: {first[1]}" if first else \
+            "nothing could be stored: no record holds a figure"
 
     def _stopped(self, error: psycopg.Error) -> Problem:
         lost = self.conn.closed
@@ -325,11 +429,29 @@ class _File:
         def count(size: int) -> None:
             self.bytes_read += size
 
+        held: list[Batch] = []
+
         def following() -> tuple[Batch, Prepared] | None:
             batch = next(batches, None)
-            return batch and (batch, self._prepare(batch))
+            if not self.target.several:
+                return batch and (batch, self._prepare(batch))
+            while batch is not None or held:
+                whole = Batch(*(list(chain(*parts)) for parts in zip(
+                    *((one.lines, one.raws, one.items) for one in (*held, *([batch] if batch else []))), strict=True)))
+                held.clear()
+                prepared = self._prepare(whole)
+                # Trades of one instant stay together: whether one is known is asked of all at once.
+                cut = len(whole) if batch is None else _last_instant(prepared, whole)
+                if cut:
+                    if cut < len(whole):
+                        held.append(whole[cut:])
+                        prepared = self._prepare(whole[:cut])
+                    return whole[:cut], prepared
+                held.append(whole)
+                batch = next(batches, None)
+            return None
 
-        batches = self.plan.reader.batches(self.rows, skip, count)
+        batches = self.layout.reader.batches(self.rows, skip, count)
         with closing(batches), ThreadPoolExecutor(1) as reader:
             ready = reader.submit(following)
             while item := ready.result():
@@ -338,45 +460,21 @@ class _File:
 
     def _prepare(self, batch: Batch) -> Prepared:
         """Read the values of a batch."""
-        table = self.plan.reader.table(batch)
-        found = extended(self.plan.columns, table.names, self.target)
-        if found != self.plan.columns:  # records of JSON may have names that the first ones have not
-            _check(self.path, table.names, found, self.options)
-        problems: columns.Errors = {}
-
-        def read(name: str | None, convert: Callable[[Sequence[Any]], tuple[list[Any], columns.Errors]]) -> list[Any]:
-            if name is None:
-                return [None] * len(table.lines)
-            values, wrong = convert(_times(table, found) if name == found.time else table.column(name))
-            for index, problem in wrong.items():
-                problems.setdefault(index, f"{name}: {problem}")
-            return values
-
-        times = read(found.time, lambda values: columns.instants(values, self.plan.unit))
-        numbers = {
-            column: read(name, columns.whole_numbers if column in self.target.whole else columns.numbers)
-            for column, name in found.numbers.items()
-        }
-        sources = read(found.source, columns.texts) if found.source else read(found.source_id, columns.source_ids)
-        symbols, exchanges = read(found.symbol, columns.texts), read(found.exchange, columns.optional_texts)
-        packed = {}
-        if "interval" in self.target.key:
-            labels = read(found.interval, columns.intervals) if found.interval else [self.options.interval] * len(times)
-            packed["interval"] = list(map(_packed, labels))
-        if self.target.metadata and not found.used >= set(table.names):
-            documents, wrong = columns.documents(table.others(found.used))
-            problems = wrong | problems
-            packed["metadata"] = list(map(_packed, documents))
-        keys = list(zip(sources, symbols, exchanges, strict=True))
-        prepared = Prepared(table.lines, table.raws, keys, times, numbers, packed, table.rejects)
-        prepared.reject(problems)
+        table = self.layout.table(batch)
+        layout = self.layout.extended(table.names)
+        if layout is not self.layout:  # records of JSON may have names that the first ones have not
+            _check_options(layout, self.options)
+        prepared = _prepared(layout, table, self.options.interval, self.folds)
+        if self.layout.wide and len(set(self.layout.wide)) > 1:
+            prepared.rejects = list({reject.line: reject for reject in prepared.rejects}.values())
         return prepared
 
     def _store(self, batch: Batch, prepared: Prepared | None) -> None:
         """Store a batch in one transaction; in several where the server has too few locks for its many chunks."""
         done = attempt = 0
+        most = len(batch) if self.target.several else self.rows
         while done < len(batch):
-            part = batch[done:done + self.rows]
+            part = batch[done:done + most]
             if len(part) < len(batch) or prepared is None:
                 prepared = self._prepare(part)
             try:
@@ -389,7 +487,7 @@ class _File:
             except errors.OutOfMemory:
                 if len(part) == 1:
                     raise
-                self.rows = len(part) // 2
+                self.rows = most = len(part) // 2
             else:
                 done += len(part)
             prepared = None
@@ -397,37 +495,93 @@ class _File:
     def _transaction(self, prepared: Prepared, read: int) -> None:
         with self.conn.transaction():
             execute(self.conn, "begin_batch", mode=self.options.mode)
-            ids = self.series.find(set(prepared.keys), bars=bool(OHLC.keys() & prepared.numbers.keys()))
+            ids = self.series.find(set(prepared.keys), bars=bool(set(OHLC) & prepared.numbers.keys()))
             prepared.reject({n: ids[key] for n, key in enumerate(prepared.keys) if isinstance(ids[key], str)})
-            written = 0
+            written = collapsed = 0
             if prepared.lines:
                 if self.options.source and not self.target.sources:
                     packed = struct.pack(">ii", 4, self.series.source_id())
                     prepared.packed["source_id"] = [packed] * len(prepared.lines)
-                self._copy(prepared, ids)
-                written, refused = self._upsert(self._statement(prepared), prepared, 0, len(prepared.lines))
+                collapsed = 0 if self.target.several else prepared.collapse()
+                stored = self._insert(prepared, ids)
+                if stored is None:
+                    self._copy(prepared, ids)
+                    statement = STATEMENTS["upsert_ticks"] if self.target.several else self._statement(prepared)
+                    stored = self._upsert(statement, prepared, 0, len(prepared.lines))
+                written, refused = stored
                 prepared.rejects += refused
             if prepared.rejects:
                 with self.conn.cursor().copy(STATEMENTS["copy_rejects"]) as copy:
                     for reject in prepared.rejects:
                         copy.write_row((self.task, reject.line, escaped(reject.raw), escaped(reject.reason)))
-            execute(self.conn, "count", task=self.task, read=read, written=written, rejected=len(prepared.rejects))
+            execute(self.conn, "count", task=self.task, read=read, written=written, rejected=len(prepared.rejects),
+                    collapsed=collapsed, empty=prepared.empty)
         self.series.keep(ids)
 
+    def _insert(self, prepared: Prepared, ids: Ids) -> tuple[int, list[Reject]] | None:
+        """COPY a batch straight into its table, where none of its series has a row in its period; None elsewhere."""
+        if self.target.several or self._any_there(prepared, ids):
+            return None
+        try:
+            with self.conn.transaction():
+                return self._send(self.target.name, prepared, ids, prepared.last), []
+        except psycopg.Error as error:
+            if not blames_record(error):
+                raise
+            return None  # the way by the temporary table finds out which record it was
+
+    def _any_there(self, prepared: Prepared, ids: Ids) -> bool:
+        series = [UUID(bytes=one) if isinstance(one, bytes) else one
+                  for one in {ids[key] for key in prepared.keys} if not isinstance(one, str)]
+        statement = sql.SQL(STATEMENTS["any_there"]).format(
+            table=sql.Identifier(self.target.name), series=sql.Identifier(self.target.key[0]),
+            time=sql.Identifier(self.target.time))
+        return self.conn.execute(statement, {"series": series, **self._period(prepared)}).fetchone()[0]
+
+    @staticmethod
+    def _period(prepared: Prepared) -> dict[str, datetime]:
+        return {"first": _instant(min(prepared.times)), "last": _instant(max(prepared.times))}
+
     def _copy(self, prepared: Prepared, ids: Ids) -> None:
-        """Send the records in PostgreSQL's binary format: of each field its length and its bytes."""
-        fields = ("n", self.target.key[0], self.target.time, *prepared.numbers, *prepared.packed)
-        series, size = ("i", 4) if self.target.sources else ("16s", 16)
-        record = struct.Struct(f">hiii{series}iq{'id' * len(prepared.numbers)}")
-        numbers = chain.from_iterable((repeat(8), column) for column in prepared.numbers.values())
-        records: Iterable[bytes] = map(
-            record.pack, repeat(len(fields)), repeat(4), range(len(prepared.lines)), repeat(size),
-            map(ids.__getitem__, prepared.keys), repeat(8), prepared.times, *numbers)
-        if prepared.packed:
-            records = chain.from_iterable(zip(records, *prepared.packed.values(), strict=True))
-        statement = sql.SQL(STATEMENTS["copy"]).format(columns=_identifiers(fields))
+        """Send the records into the temporary table, where NaN stands for a missing number."""
+        self._send(None, prepared, ids, None)
+
+    def _send(self, table: str | None, prepared: Prepared, ids: Ids, only: list[int] | None) -> int:
+        """Send records in PostgreSQL's binary format (of each field its length and its bytes); returns how many."""
+        count = range(len(prepared.lines))
+        fields: dict[str, Iterable[tuple]] = {} if table else {"n": ("i", 4, count)}
+        fields[self.target.key[0]] = ("i" if self.target.sources else "16s", 4 if self.target.sources else 16,
+                                      list(map(ids.__getitem__, prepared.keys)))
+        fields[self.target.time] = ("q", 8, prepared.times)
+        packed = dict(prepared.packed)
+        for name, values in prepared.numbers.items():
+            whole = table is not None and name in self.target.whole
+            if table is not None and any(value != value for value in values):
+                packed[name] = [_NULL if value != value else
+                                (_WHOLE if whole else _FLOAT)(8, int(value) if whole else value) for value in values]
+            else:
+                fields[name] = ("q", 8, list(map(int, values))) if whole else ("d", 8, values)
+        if table is not None and "metadata" in packed:
+            packed["metadata"] = [value if value == _NULL else _binary_json(value) for value in packed["metadata"]]
+        record = struct.Struct(">h" + "".join(f"i{kind}" for kind, _, _ in fields.values()))
+        columns_ = chain.from_iterable((repeat(size), values) for _, size, values in fields.values())
+        records: Iterable[bytes] = map(record.pack, repeat(len(fields) + len(packed)), *columns_)
+        if packed:
+            records = map(b"".join, zip(records, *packed.values(), strict=False))
+        if only is not None:
+            rows = list(records)
+            records, count = map(rows.__getitem__, only), only
+        statement = sql.SQL(STATEMENTS["insert" if table else "copy"]).format(
+            table=sql.Identifier(table or ""), columns=_identifiers((*fields, *packed)))
         with self.conn.cursor().copy(statement) as copy:
             copy.write(b"PGCOPY\n\xff\r\n\0" + bytes(8) + b"".join(records) + b"\xff\xff")
+        return len(count)
+
+    def _same(self, one: str, other: str) -> sql.Composed:
+        """That two rows have the same key."""
+        return sql.SQL(" AND ").join(
+            sql.SQL("{} = {}" + _CASTS.get(name, "")).format(sql.Identifier(other, name), sql.Identifier(one, name))
+            for name in self.target.key)
 
     def _statement(self, prepared: Prepared) -> sql.Composed:
         """The upsert for these columns. In the temporary table NaN stands for a missing number."""
@@ -442,11 +596,17 @@ class _File:
         return sql.SQL(STATEMENTS["upsert"]).format(
             table=sql.Identifier(target.name),
             columns=_identifiers(values),
-            values=sql.SQL(", ").join(values.values()),
+            values=sql.SQL(", ").join(
+                sql.SQL("{} AS {}").format(value, sql.Identifier(name)) for name, value in values.items()),
             key=_identifiers(target.key, "s"),
             conflict=_identifiers(target.key),
+            same=sql.SQL(" AND ").join(
+                sql.SQL("o.{0} = f.{0}").format(sql.Identifier(name)) for name in target.key),
+            time=sql.Identifier(target.time),
             assignments=sql.SQL(", ").join(
                 sql.SQL("{0} = excluded.{0}").format(sql.Identifier(name)) for name in rest),
+            before=_identifiers(rest, "o"),
+            fresh=_identifiers(rest, "f"),
             stored=_identifiers(rest, "t"),
             new=_identifiers(rest, "excluded"),
         )
@@ -461,7 +621,8 @@ class _File:
         if single or not doomed:
             try:
                 with self.conn.transaction():
-                    return self.conn.execute(statement, {"start": start, "stop": stop}).rowcount, []
+                    part = {"start": start, "stop": stop, **self._period(prepared)}
+                    return self.conn.execute(statement, part).rowcount, []
             except psycopg.Error as error:
                 if not blames_record(error):
                     raise
@@ -473,8 +634,29 @@ class _File:
         return written + more, rejects + others
 
 
+def _last_instant(prepared: Prepared, batch: Batch) -> int:
+    """Where in a batch its last instant begins."""
+    if not prepared.times:
+        return len(batch)
+    last = next((n for n in range(len(prepared.times) - 1, -1, -1) if prepared.times[n] != prepared.times[-1]), None)
+    return 0 if last is None else list(batch.lines).index(prepared.lines[last]) + 1
+
+
 # What the temporary table holds is cast where the table has another type.
-_CASTS = {"interval": "::public.candle_interval", "metadata": "::jsonb", "source_id": ""}
+_CASTS = {"interval": "::public.candle_interval", "metadata": "::jsonb", "source_id": "", "side": "::public.trade_type",
+          "trade_id": ""}
+_NULL = struct.pack(">i", -1)
+_FLOAT, _WHOLE = struct.Struct(">id").pack, struct.Struct(">iq").pack
+
+
+def _instant(micros: int) -> datetime:
+    """PostgreSQL's count of microseconds as a time."""
+    return datetime(2000, 1, 1, tzinfo=UTC) + timedelta(microseconds=micros)
+
+
+def _binary_json(packed: bytes) -> bytes:
+    """A packed text as jsonb has it: behind the number of its version."""
+    return struct.pack(">i", len(packed) - 3) + b"\1" + packed[4:]
 
 
 def _identifiers(names: Iterable[str], *qualifier: str) -> sql.Composed:

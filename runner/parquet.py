@@ -26,20 +26,15 @@ if TYPE_CHECKING:
 
 STATEMENTS = named_statements("parquet.sql")
 BATCH_ROWS = 20_000
-MAGIC = b"PAR1"
 
 Progress = Callable[[int], None]
 
 
-def is_parquet(path: Path) -> bool:
-    """Whether a file is a Parquet file, or a directory has one below it."""
+def is_archive(path: Path) -> bool:
+    """Whether this is what `clean --archive` wrote: Parquet files below a directory hypertable=NAME, or one of them."""
     if path.is_dir():
-        return any(path.rglob("*.parquet"))
-    try:
-        with path.open("rb") as file:
-            return file.read(len(MAGIC)) == MAGIC
-    except OSError:
-        return False
+        return any(map(is_archive, path.rglob("*.parquet")))
+    return path.suffix == ".parquet" and any(part.startswith("hypertable=") for part in path.absolute().parts)
 
 
 def files(path: Path) -> list[Path]:
@@ -116,7 +111,7 @@ class _Chunk:
             execute(self.connection, "end_task", task=task, error=f"stopped by {type(problem).__name__}")
             raise
         execute(self.connection, "end_task", task=task, error=error)
-        read, written, rejected = execute(self.connection, "counts", task=task).fetchone()
+        read, written, rejected, *_ = execute(self.connection, "counts", task=task).fetchone()
         return Summary(
             self.path, self.table, task, read, written, rejected, already_loaded=not error and written == 0,
             seconds=time.monotonic() - begun, error=error or "",
@@ -133,7 +128,8 @@ class _Chunk:
             written = self.connection.execute(
                 sql.SQL(STATEMENTS["put_back"]).format(table=table, columns=columns, key=_list(self.key))
             ).rowcount
-            execute(self.connection, "count", task=task, read=batch.num_rows, written=written, rejected=0)
+            execute(self.connection, "count", task=task, read=batch.num_rows, written=written, rejected=0,
+                    collapsed=0, empty=0)
 
 
 class _Damaged(Exception):

@@ -24,7 +24,7 @@ from tidemark.sql_files import named_statements
 TARGET = config.ROOT / "docs" / "pictures"
 AREAS = {
     "reference": ("assets", "sources", "market_calendar", "time_index"),
-    "market_data": ("timeseries_data", "candles", "quotes", "sentiment_data", "indicators", "features"),
+    "market_data": ("timeseries_data", "candles", "quotes", "ticks", "sentiment_data", "indicators", "features"),
     "quality": ("quality_profiles", "validation_rules", "quality_issues", "anomalies"),
     "people": ("users", "watchlists", "watchlist_items", "alerts", "notifications"),
     "analytics": ("models", "predictions", "forecasts", "signals", "lineage"),

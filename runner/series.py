@@ -40,6 +40,17 @@ class Series:
             ids |= {key: asset.bytes if isinstance(asset, UUID) else asset for key, asset in assets.items()}
         return ids
 
+    def there(self, keys: set[Key]) -> Ids:
+        """The ids of those that exist; nothing is created."""
+        if self.are_sources:
+            names = {key: self._name(key) for key in keys}
+            found = self._found_sources(names.values())
+            return {key: found[name] for key, name in names.items() if name in found}
+        places = {key: (key[1] or self.symbol, key[2] or self.exchange) for key in keys}
+        assets = self._found_assets([symbol for symbol, _ in places.values()])
+        chosen = {key: _choose(assets, *place) for key, place in places.items()}
+        return {key: one.bytes for key, one in chosen.items() if isinstance(one, UUID)}
+
     def keep(self, ids: Ids) -> None:
         """Remember ids for the next batch."""
         self.known |= {key: value for key, value in ids.items() if not isinstance(value, str)}
@@ -52,11 +63,7 @@ class Series:
         return found
 
     def _sources(self, keys: Iterable[Key], bars: bool) -> dict[Key, int | str]:
-        names: dict[Key, str | int] = {}
-        for source, symbol, exchange in keys:
-            name = self.source if source is None else source
-            symbols = isinstance(name, str) and symbol is not None
-            names[source, symbol, exchange] = f"{name}:{symbol}" if symbols else name
+        names = {key: self._name(key) for key in keys}
         found = self._found_sources(names.values())
         new = sorted((key for key, name in names.items() if isinstance(name, str) and name not in found), key=str)
         assets = self._assets(key for key in new if key[1] or self.symbol)
@@ -71,6 +78,12 @@ class Series:
         return {
             key: found.get(name) or problems.get(key) or f"there is no source {name}" for key, name in names.items()
         }
+
+    def _name(self, key: Key) -> str | int:
+        """The name of a source, or its number."""
+        source, symbol, _ = key
+        name = self.source if source is None else source
+        return f"{name}:{symbol}" if isinstance(name, str) and symbol is not None else name
 
     def _found_sources(self, names: Iterable[str | int]) -> dict[str | int, int]:
         wanted = {kind: [name for name in names if isinstance(name, kind)] for kind in (str, int)}

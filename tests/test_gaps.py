@@ -21,7 +21,8 @@ pytestmark = [  # between two libraries that are not ours
     pytest.mark.filterwarnings("ignore::DeprecationWarning:pandas"),
 ]
 
-PERIODS = {"1m": "1min", "5m": "5min", "15m": "15min", "30m": "30min", "1h": "1h", "4h": "4h"}
+PERIODS = {"1m": "1min", "3m": "3min", "5m": "5min", "15m": "15min", "30m": "30min", "1h": "1h", "2h": "2h",
+           "4h": "4h", "6h": "6h", "8h": "8h", "12h": "12h"}
 MINUTE, HOUR, DAY = timedelta(minutes=1), timedelta(hours=1), timedelta(days=1)
 
 

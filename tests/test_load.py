@@ -20,14 +20,15 @@ from pathlib import Path
 
 import pytest
 from bokeh_sampledata import stocks as sampledata_stocks
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, given, reject, settings
 from hypothesis import strategies as st
 
-from tidemark import columns, loader, readers
-from tidemark.columns import INTERVALS, TARGETS, mapping
+from tidemark import columns, look, readers
+from tidemark.columns import INTERVALS, TARGETS, Times
 from tidemark.config import ROOT
 from tidemark.errors import Problem
-from tidemark.loader import LoadFailed, load
+from tidemark.formats import said
+from tidemark.loader import LoadFailed, load, looked
 
 STOCKS = Path(sampledata_stocks.__file__).parent / "_data" / "stocks.csv.gz"
 BARS = [
@@ -154,9 +155,9 @@ def test_files_of_one_series_each_are_named_by_their_stem(conn, file):
         file("btc_price.json", "[[1645228800000, 39974.45, 40444.32, 39639.03, 40079.17, 18038.7]]"),
     ], table="timeseries_data")
     day = lambda *ymd: datetime(*ymd, tzinfo=UTC)  # noqa: E731
-    assert series(conn, "btc_dominance") == {day(2022, 11, 16): 40.5, day(2022, 11, 17): None}
+    assert series(conn, "btc_dominance") == {day(2022, 11, 16): 40.5}  # a record without a figure is no row
     assert series(conn, "psar_btc", "(value, metadata)::text") == {day(2025, 5, 3): '(96935.67,"{""column_3"": -1}")'}
-    assert series(conn, "gdp") == {day(2024, 1, 1): 28.3, day(2024, 4, 1): None}
+    assert series(conn, "gdp") == {day(2024, 1, 1): 28.3}
     assert series(conn, "btc_price", "(open, high, low, close, volume)::text") == {
         day(2022, 2, 19): "(39974.45,40444.32,39639.03,40079.17,18038.7)"}
     types = dict(conn.execute("SELECT name, data_type::text FROM sources"))
@@ -286,20 +287,40 @@ def test_rows_that_are_stored_already_are_not_written_again(conn, file):
 def test_the_same_file_is_loaded_once_into_one_place(conn, file):
     path = file("prices.csv", as_csv(BARS))
     (first,) = load(conn, [path], table="timeseries_data")
-    conn.execute("DELETE FROM timeseries_data")
     (second,) = load(conn, [path], table="timeseries_data", mode="backfill")
     assert (second.already_loaded, second.task_id, counts(second)) == (True, first.task_id, counts(first))
-    assert stored(conn) == []
     (other,) = load(conn, [file("other.csv", as_csv(BARS))], table="timeseries_data")
     assert (other.already_loaded, counts(other)) == (False, (3, 3, 0))
     for place in ({"source": "feed"}, {"table": "candles", "symbol": "A", "interval": "1d"},
                   {"table": "candles", "symbol": "B", "interval": "1d"},
-                  {"table": "candles", "symbol": "B", "interval": "1w"}):
+                  {"table": "candles", "symbol": "B", "interval": "1d", "said": said(tz="Europe/Athens")}):
         (other,) = load(conn, [path], **{"table": "timeseries_data", **place})
         assert (other.already_loaded, counts(other)) == (False, (3, 3, 0))
     conn.execute("DELETE FROM ingestion_tasks WHERE task_id = %s", [first.task_id])
-    (third,) = load(conn, [path], table="timeseries_data")
-    assert (third.already_loaded, counts(third)) == (False, (3, 3, 0))
+    (third,) = load(conn, [path], table="timeseries_data", source="prices")
+    assert (third.already_loaded, counts(third)) == (False, (3, 0, 0))
+
+
+@pytest.mark.parametrize("place", [
+    {"table": "timeseries_data"}, {"table": "candles", "symbol": "A", "interval": "1d"}])
+def test_a_file_whose_rows_were_deleted_is_loaded_again(conn, file, place):
+    table = place["table"]
+    path = file("prices.csv", as_csv([*BARS, ("2024-01-05", "oops", 1, 1, 1, 1)]))
+    (first,) = load(conn, [path], **place)
+    everything = conn.execute(f"SELECT to_jsonb(t) - '{{ingested_at,id}}'::text[] FROM {table} AS t").fetchall()
+    conn.execute(f"DELETE FROM {table}")
+    (second,) = load(conn, [path], **place)
+    assert (second.already_loaded, second.task_id, counts(second)) == (False, first.task_id, counts(first))
+    assert conn.execute(f"SELECT to_jsonb(t) - '{{ingested_at,id}}'::text[] FROM {table} AS t").fetchall() == everything
+    # Some rows may be gone on purpose, and others corrected: that is told, and left to the caller.
+    time = TARGETS[table].time
+    conn.execute(f"DELETE FROM {table} WHERE {time} = '2024-01-03'")
+    (third,) = load(conn, [path], **place)
+    assert third.already_loaded and third.note == "1 of its first 3 rows are gone: --again loads them"
+    (fourth,) = load(conn, [path], again=True, **place)
+    assert (fourth.already_loaded, counts(fourth)) == (False, (4, 1, 1))
+    assert list(rejects(conn)) == [5]
+    assert conn.execute("SELECT count(*) FROM ingestion_tasks").fetchone() == (1,)
 
 
 # Rejects
@@ -351,8 +372,8 @@ def test_two_stray_quotes_cost_two_lines(conn, file):
 def test_broken_records_of_json(conn, file):
     good = {
         '{"t": 1700000000, "v": 1}': 1, '{"t": 1700000004, "v": "4"}': 4,
-        '{"t": 1700000005, "v": null, "x": NaN}': None,
-        '{"t": 1700000010, "v": NaN, "x": "\\\\u0000"}': None, '{"t": 1700000011, "v": 11, "timestamp": "x"}': 11,
+        '{"t": 1700000005, "v": 5, "x": NaN}': 5,
+        '{"t": 1700000010, "v": 10, "x": "\\\\u0000"}': 10, '{"t": 1700000011, "v": 11, "timestamp": "x"}': 11,
     }
     bad = [
         "7", '"text"', "null", "[1700000001]", "[1700000002, 2]", '{"t": "never", "v": 3}', '{"v": 3}',
@@ -371,7 +392,7 @@ def test_broken_records_of_json(conn, file):
 
 
 def test_names_that_only_later_records_have(conn, file, monkeypatch):
-    monkeypatch.setattr(loader, "SAMPLE", 5)
+    monkeypatch.setattr(look, "SAMPLE", 5)
     lines = [{"t": 1700000000 + n, "c": n} | ({"v": n, "note": "x"} if n > 7 else {}) for n in range(10)]
     load(conn, [file("a.ndjson", "\n".join(map(json.dumps, lines)))], table="timeseries_data")
     assert list(series(conn, "a", "volume").values()) == [None] * 8 + [8, 9]
@@ -432,11 +453,11 @@ def test_a_refused_repetition_leaves_its_predecessor(conn, file):
 
 
 def test_names_that_the_database_refuses(conn, file):
-    long = "x" * 5000  # too long for an index
+    long = "x" * 5000  # too long for a symbol
     text = "".join(f"{symbol},2024-01-01,1\n" for symbol in ("A", os.urandom(3000).hex() + long, "B"))
     (summary,) = load(conn, [file("bars.csv", "symbol,date,close\n" + text)], table="candles", interval="1d")
     assert counts(summary) == (3, 2, 1)
-    assert "54000" in rejects(conn)[3][1]
+    assert "23514" in rejects(conn)[3][1]
     assert conn.execute("SELECT array_agg(symbol ORDER BY symbol) FROM assets").fetchone() == (["A", "B"],)
 
 
@@ -446,16 +467,17 @@ def test_names_that_the_database_refuses(conn, file):
     ("missing.csv", None, "does not exist"),
     ("empty.csv", "", "is empty"),
     ("blank.csv.gz", "\n \n", "is empty"),
-    ("a.parquet", b"PAR1\x15\x00\x15", "unknown format"),
-    ("a.csv", b"\xff\xfed\x00a\x00t\x00e\x00", "unknown format"),
-    ("a.json", '{\n "data": []\n}', "unknown format"),
+    ("a.parquet", b"PAR1\x15\x00\x15", "is damaged"),
+    ("a.csv", b"\x00\x01\x02\x00\x00\x00\n", "unknown format"),
+    ("a.json", '{\n "data": []\n}', "no list of records"),
     ("b.json", "date,value\n", "unknown format"),
     ("cut.csv", b"\x1f\x8b\x08\x00", "cannot be read"),
     ("a.csv", "when,value\n1,2\n", "no time column"),
-    ("a.csv", "date,comment,mood\n1,2,3\n", "no value column"),
-    ("a.json", '[{"time": 1, "x": 2, "y": 3}]', "no value column"),
+    ("a.csv", "date,comment,mood\n2024-01-01,2,3\n", "no value column"),
+    ("a.csv", "date,comment,mood\n1,2,3\n", "no readable time"),
+    ("a.json", '[{"time": 1700000000, "x": 2, "y": 3}]', "no value column"),
     ("a.json", "[1, 2]", "no readable record"),
-    ("a.csv", "date,value,value\n1,2,3\n", "the same name"),
+    ("a.csv", "date,value,value\n2024-01-01,2,3\n", "the same name"),
     ("a.csv", '"date,value\n', "no column names"),
 ])
 def test_a_file_that_cannot_be_loaded(untouched, file, tmp_path, name, content, said):
@@ -806,7 +828,10 @@ def test_records_do_not_depend_on_where_the_file_is_cut(tmp_path, lines, chunk, 
     """Neither the size of the chunks nor of the batches, nor where a load goes on, changes what is a record."""
     path = tmp_path / "a.csv"
     path.write_text("\n".join(["a,b", *lines]))
-    whole = records(path)
+    try:
+        whole = records(path)
+    except Problem:  # most of the records have more fields than the header
+        reject()
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(readers, "CHUNK", chunk)
         patch.setattr(readers, "QUOTED_LINES", 4)
@@ -893,8 +918,8 @@ def test_instants(moment):
         f"{moment:%Y%m%dT%H%M%S}": moment.replace(microsecond=0), f"{moment:%Y-%m-%d}": day, f"{moment:%Y%m%d}": day,
     }
     for text, expected in texts.items():
-        assert columns.instants([text], None) == ([micros(expected)], {}), text
-        assert columns.instants([text, None], None) == ([micros(expected), 0], {1: "has no time"}), text
+        assert Times().instants([text]) == ([micros(expected)], {}), text
+        assert Times().instants([text, None]) == ([micros(expected), 0], {1: "has no time"}), text
 
 
 @given(st.lists(INSTANTS, min_size=1), st.sampled_from([1, 10**3, 10**6, 10**9]))
@@ -905,14 +930,14 @@ def test_counts_since_1970(moments, unit):
     expected = [micros(moment) for moment in seconds]
     assert columns.unit(numbers) == unit
     for column in (numbers, list(map(str, numbers)), [*numbers[:-1], str(numbers[-1])]):
-        assert columns.instants(column, columns.unit(column)) == (expected, {})
+        assert Times(unit=columns.unit(column), around=micros(datetime(1973, 1, 1))).instants(column) == (expected, {})
 
 
 def test_numbers_that_are_no_time():
     assert columns.unit([44197, 44198]) is None
     for value in (44197, "44197", 1.5, "1.5", True, [1], "24-01-01", "01/02/2024", "2024-02-30", "2024", "infinity"):
-        assert list(columns.instants([value], None)[1]) == [0], value
-    assert list(columns.instants([10**18, 1700000000], 1)[1]) == [0]
+        assert list(Times().instants([value])[1]) == [0], value
+    assert list(Times(unit=1, fixed=True).instants([10**18, 1700000000])[1]) == [0]
     assert columns.unit([*range(1700000000, 1700000030), 1e300, 1700000000000]) == 1
 
 
@@ -951,10 +976,12 @@ def test_intervals():
     ("quotes", ["symbol", "ts", "Last Price", "bid", "ask", "volume", "Open"],
      {"price": "Last Price", "bid": "bid", "ask": "ask", "volume": "volume", "open_price": "Open"}),
 ])
-def test_columns_by_their_usual_names(table, names, expected):
-    found = mapping(names, TARGETS[table])
-    assert (found.numbers, found.time) == (expected, next(n for n in names if n.lower() in columns.TIME))
-    assert columns.extended(found, names, TARGETS[table]) == found
+def test_columns_by_their_usual_names(file, table, names, expected):
+    path = file("a.csv", as_csv([["A" if name == "symbol" else 1700000000 if name.lower() in columns.NAMES["time"]
+                                  else 5 for name in names]], names))
+    (found,) = looked([path], table=table)
+    assert (found.numbers, found.time) == (expected, tuple(n for n in names if n.lower() in columns.NAMES["time"])[:1])
+    assert found.extended(names) == found
 
 
 def test_what_the_loader_knows_of_the_tables(tx):

@@ -11,6 +11,7 @@ from psycopg import errors
 
 HYPERTABLES = {
     "timeseries_data": ("timestamp", "1 month"), "candles": ("ts", "7 days"), "quotes": ("ts", "1 day"),
+    "ticks": ("ts", "1 day"),
     "sentiment_data": ("ts", "1 month"), "indicators": ("ts", "7 days"), "features": ("ts", "1 month"),
 }
 COLUMNS = {
@@ -25,6 +26,7 @@ COLUMNS = {
                "ingested_at",
     "quotes": "asset_id ts price open_price high low close volume bid ask change_24h change_percent_24h quality_score "
               "is_anomaly ingested_at",
+    "ticks": "asset_id seq ts price quantity side trade_id quality_score is_anomaly ingested_at",
     "sentiment_data": "asset_id ts sentiment_id source text sentiment_score extra_data",
     "indicators": "asset_id ts interval indicator_type name value value2 value3 parameters computed_at",
     "features": "asset_id ts feature_set name value version computed_at",
@@ -75,7 +77,7 @@ COLUMNS = {
 }
 ENUMS = {
     "asset_type": "stock etf crypto forex commodity index",
-    "candle_interval": "1m 5m 15m 30m 1h 4h 1d 1w 1M",
+    "candle_interval": "1m 3m 5m 15m 30m 1h 2h 4h 6h 8h 12h 1d 1w 1M",
     "indicator_type": "sma ema rsi macd bbands atr obv stoch adx cci",
     "signal_type": "strong_sell sell hold buy strong_buy",
     "model_type": "tft lstm ensemble prophet multimodal xgboost other",

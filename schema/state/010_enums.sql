@@ -3,7 +3,9 @@
 CREATE TYPE public.asset_type AS ENUM ('stock', 'etf', 'crypto', 'forex', 'commodity', 'index');
 COMMENT ON TYPE public.asset_type IS 'Class of a tradeable instrument.';
 
-CREATE TYPE public.candle_interval AS ENUM ('1m', '5m', '15m', '30m', '1h', '4h', '1d', '1w', '1M');
+CREATE TYPE public.candle_interval AS ENUM (
+    '1m', '3m', '5m', '15m', '30m', '1h', '2h', '4h', '6h', '8h', '12h', '1d', '1w', '1M'
+);
 COMMENT ON TYPE public.candle_interval IS 'Length of a bar, ordered from short to long; 1M is a calendar month.';
 
 CREATE TYPE public.source_data_type AS ENUM (

@@ -95,6 +95,10 @@ COMMENT ON COLUMN _tidemark.quality_targets.builds IS
 'Counts the times its functions were made; raising it also makes whoever else changes rules wait.';
 COMMENT ON COLUMN _tidemark.quality_targets.created_at IS 'When the row was stored.';
 
+-- A migration that was killed here has used numbers up; the functions made from the rules hold these numbers.
+SELECT setval(pg_get_serial_sequence('public.quality_profiles', 'quality_profile_id'), 1, false);
+SELECT setval(pg_get_serial_sequence('public.validation_rules', 'rule_id'), 1, false);
+
 -- Lateness is not judged until somebody says how late is late: allowed_lag stays NULL here.
 INSERT INTO public.quality_profiles (name, data_type, interval, required_fields, transform, max_change) VALUES
 ('ohlcv', 'ohlcv', NULL, '{open,high,low,close}', 'log_return', 0.5),
@@ -102,12 +106,18 @@ INSERT INTO public.quality_profiles (name, data_type, interval, required_fields,
 -- A score that crosses zero has no relative change.
 ('sentiment', 'sentiment', NULL, '{value}', 'level', 'infinity'),
 ('quote', NULL, NULL, '{price}', 'log_return', 0.5),
+('tick', NULL, NULL, '{price,quantity}', 'log_return', 0.5),
 ('candle_1m', NULL, '1m', '{open,high,low,close}', 'log_return', 0.5),
+('candle_3m', NULL, '3m', '{open,high,low,close}', 'log_return', 0.5),
 ('candle_5m', NULL, '5m', '{open,high,low,close}', 'log_return', 0.5),
 ('candle_15m', NULL, '15m', '{open,high,low,close}', 'log_return', 0.5),
 ('candle_30m', NULL, '30m', '{open,high,low,close}', 'log_return', 0.5),
 ('candle_1h', NULL, '1h', '{open,high,low,close}', 'log_return', 0.5),
+('candle_2h', NULL, '2h', '{open,high,low,close}', 'log_return', 0.5),
 ('candle_4h', NULL, '4h', '{open,high,low,close}', 'log_return', 0.5),
+('candle_6h', NULL, '6h', '{open,high,low,close}', 'log_return', 0.5),
+('candle_8h', NULL, '8h', '{open,high,low,close}', 'log_return', 0.5),
+('candle_12h', NULL, '12h', '{open,high,low,close}', 'log_return', 0.5),
 ('candle_1d', NULL, '1d', '{open,high,low,close}', 'log_return', 0.5),
 ('candle_1w', NULL, '1w', '{open,high,low,close}', 'log_return', 0.5),
 ('candle_1M', NULL, '1M', '{open,high,low,close}', 'log_return', 0.5);
@@ -132,4 +142,8 @@ INSERT INTO public.validation_rules (name, applies_to, rule_type, severity, para
 ('quotes_bid_not_above_ask', 'quotes', 'expression', 'error', '{"expression": "bid <= ask"}'),
 ('quotes_volume_not_negative', 'quotes', 'range', 'warning', '{"column": "volume", "min": 0}'),
 ('quotes_not_in_future', 'quotes', 'not_future', 'error', '{"tolerance": "1 minute"}'),
-('quotes_in_session', 'quotes', 'session_open', 'warning', '{}');
+('quotes_in_session', 'quotes', 'session_open', 'warning', '{}'),
+('ticks_price_positive', 'ticks', 'range', 'error', '{"column": "price", "above": 0}'),
+('ticks_quantity_positive', 'ticks', 'range', 'error', '{"column": "quantity", "above": 0}'),
+('ticks_not_in_future', 'ticks', 'not_future', 'error', '{"tolerance": "1 minute"}'),
+('ticks_in_session', 'ticks', 'session_open', 'warning', '{}');

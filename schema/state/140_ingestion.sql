@@ -10,6 +10,8 @@ CREATE TABLE public.ingestion_tasks (
     rows_read bigint NOT NULL DEFAULT 0,
     rows_written bigint NOT NULL DEFAULT 0,
     rows_rejected bigint NOT NULL DEFAULT 0,
+    rows_collapsed bigint NOT NULL DEFAULT 0,
+    rows_empty bigint NOT NULL DEFAULT 0,
     error text,
     started_at timestamptz,
     finished_at timestamptz,
@@ -19,7 +21,7 @@ CREATE TABLE public.ingestion_tasks (
     CONSTRAINT ingestion_tasks_pkey PRIMARY KEY (task_id),
     CONSTRAINT ingestion_tasks_digest_is_sha256 CHECK (octet_length(digest) = 32),
     CONSTRAINT ingestion_tasks_counts_not_negative
-    CHECK (rows_read >= 0 AND rows_written >= 0 AND rows_rejected >= 0),
+    CHECK (rows_read >= 0 AND rows_written >= 0 AND rows_rejected >= 0 AND rows_collapsed >= 0 AND rows_empty >= 0),
     CONSTRAINT ingestion_tasks_finished_after_started CHECK (finished_at >= started_at),
     CONSTRAINT ingestion_tasks_end_is_dated
     CHECK ((status IN ('succeeded', 'failed')) = (finished_at IS NOT NULL))
@@ -36,6 +38,9 @@ COMMENT ON COLUMN public.ingestion_tasks.status IS 'Where the task stands.';
 COMMENT ON COLUMN public.ingestion_tasks.rows_read IS 'Records read so far.';
 COMMENT ON COLUMN public.ingestion_tasks.rows_written IS 'Records stored so far.';
 COMMENT ON COLUMN public.ingestion_tasks.rows_rejected IS 'Records in ingestion_rejects.';
+COMMENT ON COLUMN public.ingestion_tasks.rows_collapsed IS
+'Records that shared their key with a later one of the same batch.';
+COMMENT ON COLUMN public.ingestion_tasks.rows_empty IS 'Records without any figure, which make no row.';
 COMMENT ON COLUMN public.ingestion_tasks.error IS 'Why the task failed.';
 COMMENT ON COLUMN public.ingestion_tasks.started_at IS 'When work began.';
 COMMENT ON COLUMN public.ingestion_tasks.finished_at IS 'When work ended, well or not.';

@@ -143,3 +143,41 @@ COMMENT ON COLUMN public.quotes.change_24h IS 'Change over 24 hours, in price.';
 COMMENT ON COLUMN public.quotes.change_percent_24h IS 'Change over 24 hours, in percent.';
 COMMENT ON COLUMN public.quotes.id IS
 'Number of the row, for applications whose keys are single integers; the key is (asset_id, ts).';
+
+CREATE TABLE public.ticks (
+    asset_id uuid NOT NULL,
+    seq integer NOT NULL DEFAULT 0,
+    ts timestamptz NOT NULL,
+    price double precision,
+    quantity double precision,
+    side public.trade_type,
+    trade_id text,
+    quality_score smallint,
+    is_anomaly boolean NOT NULL DEFAULT false,
+    ingested_at timestamptz NOT NULL DEFAULT now(),
+
+    CONSTRAINT ticks_pkey PRIMARY KEY (asset_id, seq, ts),
+    CONSTRAINT ticks_asset_id_fkey FOREIGN KEY (asset_id) REFERENCES public.assets (asset_id),
+    CONSTRAINT ticks_seq_not_negative CHECK (seq >= 0),
+    CONSTRAINT ticks_ts_finite CHECK (isfinite(ts)),
+    CONSTRAINT ticks_quality_score_in_range CHECK (quality_score BETWEEN 0 AND 100)
+);
+SELECT public.create_hypertable(
+    'public.ticks', public.by_range('ts', interval '1 day'), create_default_indexes => false
+);
+CREATE INDEX ticks_asset_id_ts_idx ON public.ticks (asset_id, ts, seq);
+CREATE INDEX ticks_quality_score_idx ON public.ticks (quality_score, ts) WHERE quality_score < 100;
+CREATE INDEX ticks_is_anomaly_idx ON public.ticks (asset_id, ts) WHERE is_anomaly;
+COMMENT ON INDEX public.ticks_asset_id_ts_idx IS 'An asset''s trades in their order.';
+COMMENT ON INDEX public.ticks_quality_score_idx IS 'Trades of low quality; trades without fault are left out.';
+COMMENT ON INDEX public.ticks_is_anomaly_idx IS 'Flagged trades only.';
+COMMENT ON TABLE public.ticks IS
+'Single trades, several in one instant; bars of them by add_rollup. What is scored as a series is the first trade of '
+'each instant, the second of each, and so on.';
+COMMENT ON COLUMN public.ticks.asset_id IS 'Asset traded.';
+COMMENT ON COLUMN public.ticks.seq IS 'Which of the trades of its instant: the first is 0.';
+COMMENT ON COLUMN public.ticks.ts IS 'Instant of the trade.';
+COMMENT ON COLUMN public.ticks.price IS 'Price paid.';
+COMMENT ON COLUMN public.ticks.quantity IS 'Units traded.';
+COMMENT ON COLUMN public.ticks.side IS 'Who struck the trade: a buyer or a seller; NULL: not known.';
+COMMENT ON COLUMN public.ticks.trade_id IS 'The venue''s number of the trade, where it has one.';

@@ -9,6 +9,7 @@ INSERT INTO public.data_policies (hypertable, relation, compress_after, segment_
 VALUES ('timeseries_data', 'public.timeseries_data', interval '30 days', ARRAY['source_id']),
        ('candles', 'public.candles', interval '30 days', ARRAY['asset_id', 'interval']),
        ('quotes', 'public.quotes', interval '30 days', ARRAY['asset_id']),
+       ('ticks', 'public.ticks', interval '30 days', ARRAY['asset_id']),
        ('sentiment_data', 'public.sentiment_data', interval '30 days', ARRAY['asset_id']),
        ('indicators', 'public.indicators', interval '30 days', ARRAY['asset_id', 'interval', 'name']),
        ('features', 'public.features', interval '30 days', ARRAY['asset_id', 'feature_set', 'name', 'version']);

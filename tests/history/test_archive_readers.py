@@ -319,7 +319,7 @@ def test_load_takes_archives_beside_other_files(db, archived, tmp_path):
 def test_parquet_files_are_told_from_others(archived, tmp_path):
     (tmp_path / "a.csv").write_text("time,value\n2024-01-01,1\n")
     (tmp_path / "empty").mkdir()
-    assert [parquet.is_parquet(path) for path in (
+    assert [parquet.is_archive(path) for path in (
         archived.dropped[0].archive, tmp_path / "archive", tmp_path / "a.csv", tmp_path / "empty", tmp_path / "none",
     )] == [True, True, False, False, False]
 

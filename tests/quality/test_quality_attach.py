@@ -90,9 +90,9 @@ def test_dropped_hypertable_is_forgotten(tx):
     tx.execute("SELECT attach_quality('candles')")
     left = (
         "SELECT (SELECT count(*) FROM _tidemark.quality_targets),"
-        "       (SELECT count(*) FROM pg_proc WHERE proname ~ 'ticks')"
+        "       (SELECT count(*) FROM pg_proc WHERE proname ~ 'desk_ticks')"
     )
-    assert tx.execute(left).fetchone() == (3, 0)
+    assert tx.execute(left).fetchone() == (4, 0)
     tx.execute(OWN.replace("CREATE SCHEMA desk;", ""))
     assert tx.execute("""SELECT attach_quality('desk."Ticks"')""").fetchone() == (True,)
 

@@ -190,9 +190,12 @@ BEGIN
             $sql$(
                 SELECT q.*@needs@,
                        CASE %1$s
-                           WHEN '1m' THEN interval '1 minute' WHEN '5m' THEN interval '5 minutes'
+                           WHEN '1m' THEN interval '1 minute' WHEN '3m' THEN interval '3 minutes'
+                           WHEN '5m' THEN interval '5 minutes'
                            WHEN '15m' THEN interval '15 minutes' WHEN '30m' THEN interval '30 minutes'
-                           WHEN '1h' THEN interval '1 hour' WHEN '4h' THEN interval '4 hours'
+                           WHEN '1h' THEN interval '1 hour' WHEN '2h' THEN interval '2 hours'
+                           WHEN '4h' THEN interval '4 hours' WHEN '6h' THEN interval '6 hours'
+                           WHEN '8h' THEN interval '8 hours' WHEN '12h' THEN interval '12 hours'
                            WHEN '1d' THEN interval '1 day' WHEN '1w' THEN interval '7 days'
                            WHEN '1M' THEN interval '1 month' ELSE interval '0'
                        END AS step

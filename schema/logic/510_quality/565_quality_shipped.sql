@@ -6,7 +6,7 @@ DECLARE
     v_target record;
 BEGIN
     PERFORM _tidemark.forget_dropped_targets();
-    FOREACH v_name IN ARRAY ARRAY['timeseries_data', 'candles', 'quotes'] LOOP
+    FOREACH v_name IN ARRAY ARRAY['timeseries_data', 'candles', 'quotes', 'ticks'] LOOP
         -- Once: whoever detached it meant it.
         IF NOT EXISTS (
             SELECT FROM _tidemark.quality_targets AS t WHERE t.hypertable = format('public.%I', v_name)::regclass
@@ -15,7 +15,7 @@ BEGIN
                 format('public.%I', v_name)::regclass,
                 p_value => CASE v_name WHEN 'quotes' THEN ARRAY['price'] END,
                 p_open => CASE v_name WHEN 'quotes' THEN 'price' END,
-                p_profile => CASE v_name WHEN 'quotes' THEN 'quote' END
+                p_profile => CASE v_name WHEN 'quotes' THEN 'quote' WHEN 'ticks' THEN 'tick' END
             );
         END IF;
     END LOOP;

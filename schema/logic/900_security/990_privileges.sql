@@ -27,7 +27,7 @@ AS $func$
     WITH groups AS (
         SELECT g.name, t.table_name
           FROM (VALUES
-                ('market', '{timeseries_data,candles,quotes,sentiment_data,indicators,features}'::text[]),
+                ('market', '{timeseries_data,candles,quotes,ticks,sentiment_data,indicators,features}'::text[]),
                 ('reference', '{assets,sources,market_calendar,time_index}'),
                 ('judgement', '{quality_profiles,validation_rules,quality_issues,anomalies}'),
                 ('research', '{models,forecasts,signals,lineage}'),
