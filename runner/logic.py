@@ -15,7 +15,7 @@ from tidemark.sql_files import named_statements
 
 STATEMENTS = named_statements("logic.sql")
 # In this order: what stands on others first.
-KINDS = ("event trigger", "policy", "trigger", "view", "procedure", "function")
+KINDS = ("event trigger", "policy", "trigger", "view", "operator", "cast", "procedure", "function")
 
 Object = tuple[str, str]  # kind and identity, as pg_identify_object has them
 Run = Callable[[], Iterable[str]]  # applies one file after the other, giving the name of each once it is done

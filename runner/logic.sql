@@ -125,6 +125,15 @@ WITH own_schema AS (
             OR ('view', i.identity) IN (SELECT r.kind, r.identity FROM _tidemark_migrations.logic_objects AS r))
        AND NOT EXISTS (SELECT FROM continuous_aggregate AS g WHERE g.oid = c.oid)
      UNION ALL
+    SELECT 'pg_operator'::regclass, o.oid
+      FROM pg_catalog.pg_operator AS o
+     WHERE o.oprcode IN (SELECT r.oid FROM routine AS r)
+     UNION ALL
+    SELECT 'pg_cast'::regclass, c.oid -- from text, as for each of our enumerations
+      FROM pg_catalog.pg_cast AS c
+      JOIN pg_catalog.pg_type AS t ON t.oid = c.casttarget
+     WHERE t.typtype = 'e' AND c.castmethod = 'i' AND to_regproc(format('_tidemark.as_%%s', t.typname)) IS NOT NULL
+     UNION ALL
     SELECT 'pg_policy'::regclass, p.oid
       FROM pg_catalog.pg_policy AS p
      CROSS JOIN LATERAL pg_identify_object('pg_policy'::regclass, p.oid, 0) AS i

@@ -80,7 +80,7 @@ OFFENDERS = {
                             WHERE a.attrelid = r.oid AND a.attname = 'created_at' AND a.attnotnull)""",
     "every instant is a timestamptz, every JSON a jsonb, every text a text": """
         SELECT r.relname || '.' || a.attname FROM relation AS r JOIN pg_attribute AS a ON a.attrelid = r.oid
-         WHERE a.attnum > 0 AND r.relkind IN ('r', 'v')
+         WHERE a.attnum > 0 AND r.relkind IN ('r', 'v') AND a.attname !~ '^app_' -- an application's spelling
            AND a.atttypid IN ('timestamp'::regtype, 'json'::regtype, 'varchar'::regtype, 'bpchar'::regtype)""",
 }
 

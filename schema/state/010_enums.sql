@@ -128,7 +128,7 @@ CREATE TYPE public.alert_condition AS ENUM (
 );
 COMMENT ON TYPE public.alert_condition IS 'When an alert fires.';
 
-CREATE TYPE public.notification_type AS ENUM ('signal', 'trade', 'system', 'alert');
+CREATE TYPE public.notification_type AS ENUM ('signal', 'trade', 'system', 'alert', 'other');
 COMMENT ON TYPE public.notification_type IS 'What a notification is about.';
 
 CREATE TYPE public.position_side AS ENUM ('long', 'short');
@@ -141,14 +141,16 @@ CREATE TYPE public.trade_status AS ENUM (
     'pending', -- ordered
     'executed', -- filled; open until exit_time is set
     'failed', -- refused by the venue
-    'cancelled' -- withdrawn before it was filled
+    'cancelled', -- withdrawn before it was filled
+    'other' -- a state that only the application knows
 );
 COMMENT ON TYPE public.trade_status IS 'State of a trade: pending, then one of the others.';
 
-CREATE TYPE public.trade_outcome AS ENUM ('pending', 'win', 'loss');
-COMMENT ON TYPE public.trade_outcome IS 'Result of a trade; pending until it is closed.';
+CREATE TYPE public.trade_outcome AS ENUM ('pending', 'win', 'loss', 'other');
+COMMENT ON TYPE public.trade_outcome IS
+'Result of a trade; pending until it is closed; other where an application has a word of its own for it.';
 
-CREATE TYPE public.strategy_source_type AS ENUM ('pdf', 'youtube', 'manual');
+CREATE TYPE public.strategy_source_type AS ENUM ('pdf', 'youtube', 'manual', 'other');
 COMMENT ON TYPE public.strategy_source_type IS 'Where a strategy rule was taken from.';
 
 CREATE TYPE public.lineage_kind AS ENUM (

@@ -74,7 +74,8 @@ def test_each_way_to_change_a_row_leaves_one_entry(tx, rows, table):
         "operation", "changed_fields", "old_values", "new_values", "row_key")
     computed = {"pnl", "pnl_percent"} & set(changed)
     assert (operation, set(changed) - computed) == ("update", {column})
-    assert set(old) == set(new) == set(changed) | ({"updated_at"} & set(new))
+    spelled = {name for name in new if name.startswith("app_")}  # the same once more, as an application spells it
+    assert set(old) == set(new) == set(changed) | ({"updated_at"} & set(new)) | spelled
     assert set(row_key) == set(key)
     tx.execute(change)
     assert log.operations() == [], "an update that changes nothing is no change"
@@ -374,18 +375,14 @@ def test_secrets_are_nowhere_but_in_their_table(db, tmp_path):
         assert "[redacted]" in text
 
 
-@pytest.mark.parametrize("secret", [
-    "plain", "$2b$12$KIXQ4W8dQ1l0bY3y9oX0UuJ9wqgqkQ0p3m3zqz3l0w4k1b7pQwX2e", "", "5f4dcc3b5aa765d61d8327deb882cf99",
-    "$argon2i$v=19$m=65536,t=3,p=4$c29tZXNhbHQxMjM$aGFzaGhhc2hoYXNoaGFzaGhhc2g",
-    "$argon2id$v=19$m=65536,t=3,p=4$c29tZXNhbHQxMjM$aGFzaGhhc2hoYXNoaGFzaGhhc2g\nplain",
-])
-def test_password_that_is_not_an_argon2id_hash_is_refused(tx, add, secret):
+@pytest.mark.parametrize("secret", ["plain", "", "5f4dcc3b5aa765d61d8327deb882cf99", ARGON2ID + "\nplain"])
+def test_password_that_is_no_hash_is_refused(tx, add, secret):
     with pytest.raises(psycopg.errors.CheckViolation) as refused:
         add("users", password_hash=secret)
-    assert refused.value.diag.constraint_name == "users_password_hash_is_argon2id"
+    assert refused.value.diag.constraint_name == "users_password_hash_is_one"
 
 
-def test_argon2id_hash_or_none_is_accepted(tx, add):
+def test_hash_or_none_is_accepted(tx, add):
     add("users", password_hash=ARGON2ID)
     add("users", password_hash=None)
 

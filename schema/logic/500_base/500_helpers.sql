@@ -220,11 +220,14 @@ CREATE OR REPLACE FUNCTION _tidemark.set_updated_at()
     SET search_path = pg_catalog, pg_temp
 AS $func$
 BEGIN
-    NEW.updated_at := now();
+    IF NEW.updated_at IS NOT DISTINCT FROM OLD.updated_at OR NEW.updated_at IS NULL THEN
+        NEW.updated_at := now();
+    END IF;
     RETURN NEW;
 END
 $func$;
-COMMENT ON FUNCTION _tidemark.set_updated_at() IS 'Row trigger: stamps updated_at with the time of the transaction.';
+COMMENT ON FUNCTION _tidemark.set_updated_at() IS
+'Row trigger: stamps updated_at with the time of the transaction, unless the statement gives it a time of its own.';
 
 DO $do$
 DECLARE

@@ -39,6 +39,28 @@ $func$;
 COMMENT ON FUNCTION _tidemark.bookkeeping_columns() IS
 'Columns that Tidemark keeps itself: an update of nothing else leaves no audit record.';
 
+-- The columns of a table of Tidemark's that repeat others as an application spells them (470): app_….
+CREATE OR REPLACE FUNCTION _tidemark.spelling_columns(p_table regclass)
+    RETURNS text[]
+    LANGUAGE sql
+    STABLE
+    PARALLEL SAFE
+    SET search_path = pg_catalog, pg_temp
+AS $func$
+    SELECT coalesce(array_agg(a.attname::text ORDER BY a.attnum), '{}')
+      FROM pg_catalog.pg_attribute AS a
+     WHERE a.attrelid = p_table
+       AND a.attname LIKE 'app\_%'
+       AND NOT a.attisdropped
+       AND p_table IN (
+           'public.users', 'public.predictions', 'public.watchlist_items', 'public.alerts', 'public.notifications',
+           'public.positions', 'public.strategies', 'public.signals', 'public.models', 'public.trades',
+           'public.strategy_rules', 'public.learning_entries', 'public.sentiment_data'
+       );
+$func$;
+COMMENT ON FUNCTION _tidemark.spelling_columns(regclass) IS
+'Columns app_… of a table of Tidemark''s: they repeat others as an application spells them.';
+
 -- The object with the values of secrets replaced; what is NULL stays NULL.
 CREATE OR REPLACE FUNCTION _tidemark.redact(
     p_object jsonb,

@@ -113,7 +113,9 @@ DECLARE
          WHERE c.oid = p_table
     );
     v_is_new CONSTANT boolean := _tidemark.audit_arguments(p_table) IS NULL;
-    v_bookkeeping CONSTANT text[] := coalesce(p_bookkeeping, _tidemark.bookkeeping_columns());
+    v_bookkeeping CONSTANT text[] := coalesce(
+        p_bookkeeping, _tidemark.bookkeeping_columns() || _tidemark.spelling_columns(p_table)
+    );
     v_keys text[] := p_keys;
     v_time_column text;
     v_inserts boolean;

@@ -24,6 +24,42 @@ $func$;
 COMMENT ON FUNCTION _tidemark.likely_asset_type(text) IS
 'Class of instrument that a symbol is most likely the name of, from its spelling alone.';
 
+-- Whoever is about to write an asset or a source lets nobody make a chunk until he commits. A new chunk gets the
+-- foreign keys of its hypertable, for which TimescaleDB locks first the hypertable, then what the keys refer to. A
+-- transaction that had written a new asset and then needed a chunk took the two the other way round: a deadlock. Now it
+-- takes them in the same order. They are first tried for, because one that waits for the second with the first held can
+-- meet somebody who makes chunks of two hypertables the other way round. Whoever has made a chunk has nothing to wait
+-- for.
+CREATE OR REPLACE FUNCTION _tidemark.hold_back_chunks()
+    RETURNS void
+    LANGUAGE plpgsql
+    VOLATILE
+    SECURITY DEFINER
+    SET search_path = pg_catalog, pg_temp
+AS $func$
+BEGIN
+    FOR i IN 1..50 LOOP
+        BEGIN
+            LOCK TABLE ONLY public.candles, ONLY public.quotes, ONLY public.sentiment_data, ONLY public.indicators,
+                ONLY public.features IN SHARE UPDATE EXCLUSIVE MODE NOWAIT;
+            RETURN;
+        EXCEPTION WHEN lock_not_available THEN
+            IF EXISTS (SELECT FROM pg_catalog.pg_locks AS l
+                        WHERE l.pid = pg_backend_pid() AND l.relation = 'public.assets'::regclass AND l.granted
+                          AND l.mode = 'ShareRowExclusiveLock') THEN
+                RETURN;
+            END IF;
+            PERFORM pg_sleep(0.01);
+        END;
+    END LOOP;
+    LOCK TABLE ONLY public.candles, ONLY public.quotes, ONLY public.sentiment_data, ONLY public.indicators,
+        ONLY public.features IN SHARE UPDATE EXCLUSIVE MODE;
+END
+$func$;
+REVOKE ALL ON FUNCTION _tidemark.hold_back_chunks() FROM public;
+COMMENT ON FUNCTION _tidemark.hold_back_chunks() IS
+'Takes the locks that a new chunk takes, in the same order, before an asset or source is written.';
+
 -- The asset of a symbol, created where there is none. Applications know no exchange, so where several carry the
 -- symbol the one without an exchange comes first, then one that trades, then the oldest. With p_asset_type only an
 -- asset of that class will do (stock stands for shares, funds, indices and commodities alike); without it any, and
@@ -58,6 +94,7 @@ BEGIN
         EXIT WHEN v_asset_id IS NOT NULL;
         -- Once more after a conflict: another session created it, or the symbol stands for something of another
         -- class. The latter keeps its place, and the new asset has the name of its class for an exchange.
+        PERFORM _tidemark.hold_back_chunks();
         INSERT INTO public.assets (symbol, asset_type, quote_currency, exchange)
         VALUES (
             p_symbol, v_asset_type,
@@ -103,6 +140,7 @@ BEGIN
     SELECT concat_ws('_', p_provider, a.symbol, a.exchange, p_interval) INTO STRICT v_name
       FROM public.assets AS a
      WHERE a.asset_id = p_asset_id;
+    PERFORM _tidemark.hold_back_chunks();
     INSERT INTO public.sources (name, data_type, asset_id, interval, provider)
     VALUES (v_name, 'ohlcv', p_asset_id, p_interval, p_provider)
     ON CONFLICT (name) DO NOTHING;

@@ -83,55 +83,14 @@ SELECT u.user_id AS id,
        u.email,
        u.password_hash,
        u.is_active,
-       u.role = 'admin' AS is_admin,
+       u.app_is_admin AS is_admin,
        u.created_at,
        u.updated_at,
        u.last_login
   FROM public.users AS u;
-ALTER VIEW trading_manager.users ALTER COLUMN id SET DEFAULT gen_random_uuid();
-ALTER VIEW trading_manager.users ALTER COLUMN is_active SET DEFAULT true;
-ALTER VIEW trading_manager.users ALTER COLUMN is_admin SET DEFAULT false;
-ALTER VIEW trading_manager.users ALTER COLUMN created_at SET DEFAULT now();
 COMMENT ON VIEW trading_manager.users IS 'Accounts. COPY into public.users.';
 COMMENT ON COLUMN trading_manager.users.is_admin IS
 'Whether the role is admin; taking it away leaves a user, and a premium user stays one.';
-
-CREATE OR REPLACE FUNCTION trading_manager.write_user()
-    RETURNS trigger
-    LANGUAGE plpgsql
-    VOLATILE
-    SET search_path = pg_catalog, pg_temp
-AS $func$
-BEGIN
-    IF TG_OP = 'DELETE' THEN
-        DELETE FROM public.users AS u WHERE u.user_id = OLD.id;
-        RETURN OLD;
-    ELSIF TG_OP = 'UPDATE' THEN
-        UPDATE public.users AS u
-           SET user_id = NEW.id, username = NEW.username, email = NEW.email, password_hash = NEW.password_hash,
-               is_active = NEW.is_active, last_login = NEW.last_login
-         WHERE u.user_id = OLD.id;
-    ELSE
-        INSERT INTO public.users (user_id, username, email, password_hash, is_active, created_at, last_login)
-        VALUES (
-            NEW.id, NEW.username, NEW.email, NEW.password_hash, NEW.is_active, NEW.created_at, NEW.last_login
-        );
-    END IF;
-    -- Roles are not every application's to give, so the role is named only where it changes.
-    IF NEW.is_admin <> coalesce(OLD.is_admin, false) THEN
-        UPDATE public.users AS u
-           SET role = CASE WHEN NEW.is_admin THEN 'admin' ELSE 'user' END::public.user_role
-         WHERE u.user_id = NEW.id;
-    END IF;
-    SELECT v.* INTO NEW FROM trading_manager.users AS v WHERE v.id = NEW.id;
-    RETURN NEW;
-END
-$func$;
-COMMENT ON FUNCTION trading_manager.write_user() IS 'INSTEAD OF trigger: writes users to public.users.';
-
-CREATE OR REPLACE TRIGGER trg_write INSTEAD OF INSERT OR UPDATE OR DELETE ON trading_manager.users
-FOR EACH ROW EXECUTE FUNCTION trading_manager.write_user();
-COMMENT ON TRIGGER trg_write ON trading_manager.users IS 'Writes through the view.';
 
 CREATE OR REPLACE VIEW trading_manager.assets WITH (security_invoker = true) AS
 SELECT a.asset_id AS id,

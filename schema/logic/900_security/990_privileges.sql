@@ -309,6 +309,8 @@ BEGIN
                 ('_tidemark', 'audit_truncate', 'tidemark_owner'),
                 ('_tidemark', 'record_snapshot', 'tidemark_owner'),
                 ('_tidemark', 'record_chunk_drop', 'tidemark_owner'),
+                ('_tidemark', 'take_number', 'tidemark_writer'), -- whoever may insert bars and quotes
+                ('_tidemark', 'hold_back_chunks', 'tidemark_writer, tidemark_app'), -- and assets
                 -- The aggregates of the Apache-2 edition ask these whoever reads them.
                 ('_tidemark', 'rollup_watermark', 'tidemark_admin, tidemark_writer, tidemark_app, tidemark_reader'),
                 ('_tidemark', 'stale_buckets', 'tidemark_admin, tidemark_writer, tidemark_app, tidemark_reader'),

@@ -1,0 +1,349 @@
+-- How rows come into a hypertable through an application's view. A view that names assets by their symbols is over two
+-- tables, so its rows are written by an INSTEAD OF trigger, one by one. Stored one by one they would be scored, audited
+-- and rolled up one by one, too. So the rows of an INSERT are gathered, as text in a setting that
+-- ends with the transaction, and stored by one statement when the INSERT ends, or when there are many.
+--
+-- A trigger does not see ON CONFLICT DO NOTHING, so it is read from the text of the statement. Then a row is stored at
+-- once, and passed over where there is one already. Else the view decides: 'replace', or 'refuse', which is 23505.
+
+-- Whether the statement that runs says ON CONFLICT DO NOTHING: the innermost one, where it is a function's own.
+CREATE OR REPLACE FUNCTION _tidemark.says_do_nothing(p_context text)
+    RETURNS boolean
+    LANGUAGE plpgsql
+    STABLE
+    SET search_path = pg_catalog, pg_temp
+AS $func$
+DECLARE
+    -- Of SQL in functions the context tells the text, the innermost first; the client's statement is not in there.
+    v_statement text := coalesce(substring(p_context FROM '\nSQL statement "(.*?)"(?:\n|$)'), current_query());
+BEGIN
+    IF v_statement !~* 'DO\s+NOTHING' THEN
+        RETURN false;
+    END IF;
+    v_statement := regexp_replace(v_statement, $r$'(?:[^']|'')*'|--[^\n]*|/\*.*?\*/$r$, ' ', 'g');
+    RETURN v_statement ~* 'ON\s+CONFLICT\s*(?:\([^()]*\)\s*|ON\s+CONSTRAINT\s+\S+\s+)?DO\s+NOTHING';
+END
+$func$;
+COMMENT ON FUNCTION _tidemark.says_do_nothing(text) IS
+'Whether the statement that runs says ON CONFLICT DO NOTHING; p_context is PG_CONTEXT in a trigger.';
+
+-- A number of the table's own, for a row that is stored later than its number is told.
+CREATE OR REPLACE FUNCTION _tidemark.take_number(p_table regclass)
+    RETURNS bigint
+    LANGUAGE sql
+    VOLATILE
+    SECURITY DEFINER
+    SET search_path = pg_catalog, pg_temp
+AS $func$
+    SELECT CASE p_table
+        WHEN 'public.candles'::regclass THEN nextval('public.candles_id_seq')
+        WHEN 'public.quotes'::regclass THEN nextval('public.quotes_id_seq')
+        WHEN 'public.sentiment_data'::regclass THEN nextval('public.sentiment_data_sentiment_id_seq')
+    END;
+$func$;
+REVOKE ALL ON FUNCTION _tidemark.take_number(regclass) FROM public;
+COMMENT ON FUNCTION _tidemark.take_number(regclass) IS 'The next number of candles, quotes or sentiment_data.';
+
+CREATE OR REPLACE FUNCTION _tidemark.begin_arrivals()
+    RETURNS trigger
+    LANGUAGE plpgsql
+    VOLATILE
+    SET search_path = pg_catalog, pg_temp
+AS $func$
+DECLARE
+    v_context text;
+BEGIN
+    GET DIAGNOSTICS v_context = PG_CONTEXT;
+    PERFORM set_config('tidemark.arrivals', '', true), set_config('tidemark.arrivals_count', '0', true),
+            set_config('tidemark.arriving_range', '', true),
+            set_config('tidemark.on_conflict',
+                       CASE WHEN _tidemark.says_do_nothing(v_context) THEN 'nothing' ELSE TG_ARGV[0] END, true);
+    RETURN NULL;
+END
+$func$;
+COMMENT ON FUNCTION _tidemark.begin_arrivals() IS
+'Statement trigger of a view: finds out what a conflict means, and forgets what was gathered before.';
+
+-- Adds a row to those that wait, as text.
+CREATE OR REPLACE FUNCTION _tidemark.gather(p_row text)
+    RETURNS integer
+    LANGUAGE plpgsql
+    VOLATILE
+    SET search_path = pg_catalog, pg_temp
+AS $func$
+DECLARE
+    v_count CONSTANT integer := current_setting('tidemark.arrivals_count')::integer + 1;
+BEGIN
+    PERFORM set_config('tidemark.arrivals',
+                       CASE WHEN v_count = 1 THEN p_row
+                            ELSE concat(current_setting('tidemark.arrivals'), chr(30), p_row) END, true),
+            set_config('tidemark.arrivals_count', v_count::text, true);
+    RETURN v_count;
+END
+$func$;
+COMMENT ON FUNCTION _tidemark.gather(text) IS 'Adds a row to those that wait to be stored; returns how many they are.';
+
+-- The rows that wait, as text, each once.
+CREATE OR REPLACE FUNCTION _tidemark.hand_over()
+    RETURNS text[]
+    LANGUAGE plpgsql
+    VOLATILE
+    SET search_path = pg_catalog, pg_temp
+AS $func$
+DECLARE
+    v_rows CONSTANT text := current_setting('tidemark.arrivals');
+BEGIN
+    PERFORM set_config('tidemark.arrivals', '', true), set_config('tidemark.arrivals_count', '0', true);
+    RETURN CASE WHEN v_rows = '' THEN '{}' ELSE string_to_array(v_rows, chr(30)) END;
+END
+$func$;
+COMMENT ON FUNCTION _tidemark.hand_over() IS 'The rows that wait to be stored; from then on none waits.';
+
+-- Bars.
+CREATE OR REPLACE FUNCTION _tidemark.store_bars()
+    RETURNS void
+    LANGUAGE plpgsql
+    VOLATILE
+    SET search_path = pg_catalog, pg_temp
+    SET datestyle = 'ISO, MDY'
+    SET extra_float_digits = 1
+AS $func$
+DECLARE
+    v_rows CONSTANT public.candles[] := _tidemark.hand_over()::public.candles[];
+BEGIN
+    IF current_setting('tidemark.on_conflict') = 'refuse' THEN
+        INSERT INTO public.candles (
+            asset_id, interval, ts, open, high, low, close, volume, source_id, ingested_at, id
+        )
+        SELECT r.asset_id, r.interval, r.ts, r.open, r.high, r.low, r.close, r.volume, r.source_id, r.ingested_at, r.id
+          FROM unnest(v_rows) AS r;
+    ELSE
+        INSERT INTO public.candles AS c (
+            asset_id, interval, ts, open, high, low, close, volume, source_id, ingested_at, id
+        )
+        SELECT DISTINCT ON (r.asset_id, r.interval, r.ts)
+               r.asset_id, r.interval, r.ts, r.open, r.high, r.low, r.close, r.volume, r.source_id, r.ingested_at, r.id
+          FROM unnest(v_rows) WITH ORDINALITY AS r (
+                   asset_id, interval, ts, open, high, low, close, volume, trades, vwap, source_id, quality_score,
+                   is_anomaly, is_excluded, ingested_at, id, place
+               )
+         ORDER BY r.asset_id, r.interval, r.ts, r.place DESC -- the later of two
+        ON CONFLICT (asset_id, interval, ts) DO UPDATE
+           SET open = EXCLUDED.open, high = EXCLUDED.high, low = EXCLUDED.low, close = EXCLUDED.close,
+               volume = EXCLUDED.volume, source_id = coalesce(EXCLUDED.source_id, c.source_id), id = EXCLUDED.id;
+    END IF;
+END
+$func$;
+COMMENT ON FUNCTION _tidemark.store_bars() IS 'Stores the bars that wait, in one statement.';
+
+-- Takes in a bar and returns the number that it has, or will have when it is stored; NULL where it is passed over.
+CREATE OR REPLACE FUNCTION _tidemark.take_bar(p_bar public.candles)
+    RETURNS bigint
+    LANGUAGE plpgsql
+    VOLATILE
+    SET search_path = pg_catalog, pg_temp
+    SET datestyle = 'ISO, MDY'
+    SET extra_float_digits = 1
+AS $func$
+DECLARE
+    v_id bigint := p_bar.id;
+    v_series CONSTANT text := concat(p_bar.asset_id, ' ', p_bar.interval);
+    v_range text[];
+BEGIN
+    p_bar.ingested_at := coalesce(p_bar.ingested_at, now());
+    IF current_setting('tidemark.on_conflict') = 'nothing' THEN
+        INSERT INTO public.candles AS c (
+            asset_id, interval, ts, open, high, low, close, volume, source_id, ingested_at, id
+        )
+        VALUES (
+            p_bar.asset_id, p_bar.interval, p_bar.ts, p_bar.open, p_bar.high, p_bar.low, p_bar.close, p_bar.volume,
+            p_bar.source_id, p_bar.ingested_at, coalesce(v_id, _tidemark.take_number('public.candles'))
+        )
+        ON CONFLICT (asset_id, interval, ts) DO NOTHING
+        RETURNING c.id INTO v_id;
+        RETURN CASE WHEN FOUND THEN v_id END;
+    END IF;
+    -- A bar that is there keeps its number. Of the second and later bars of a statement most lie outside what is there.
+    IF v_id IS NULL AND current_setting('tidemark.on_conflict') = 'replace' THEN
+        IF current_setting('tidemark.arrivals_count') <> '0' THEN
+            v_range := string_to_array(current_setting('tidemark.arriving_range'), '|');
+            IF v_range[1] IS DISTINCT FROM v_series THEN
+                SELECT ARRAY[v_series, min(c.ts)::text, max(c.ts)::text] INTO v_range
+                  FROM public.candles AS c
+                 WHERE c.asset_id = p_bar.asset_id AND c.interval = p_bar.interval;
+                PERFORM set_config('tidemark.arriving_range', array_to_string(v_range, '|'), true);
+            END IF;
+        END IF;
+        IF v_range IS NULL OR p_bar.ts BETWEEN v_range[2]::timestamptz AND v_range[3]::timestamptz THEN
+            SELECT c.id INTO v_id
+              FROM public.candles AS c
+             WHERE c.asset_id = p_bar.asset_id AND c.interval = p_bar.interval AND c.ts = p_bar.ts;
+        END IF;
+    END IF;
+    p_bar.id := coalesce(v_id, _tidemark.take_number('public.candles'));
+    IF _tidemark.gather(p_bar::text) >= 400 THEN
+        PERFORM _tidemark.store_bars();
+    END IF;
+    RETURN p_bar.id;
+END
+$func$;
+COMMENT ON FUNCTION _tidemark.take_bar(public.candles) IS
+'Takes in a bar from a view; returns its number, NULL where it is passed over.';
+
+-- Quotes, in the same way.
+CREATE OR REPLACE FUNCTION _tidemark.store_quotes()
+    RETURNS void
+    LANGUAGE plpgsql
+    VOLATILE
+    SET search_path = pg_catalog, pg_temp
+    SET datestyle = 'ISO, MDY'
+    SET extra_float_digits = 1
+AS $func$
+DECLARE
+    v_rows CONSTANT public.quotes[] := _tidemark.hand_over()::public.quotes[];
+BEGIN
+    INSERT INTO public.quotes AS q (
+        asset_id, ts, price, open_price, high, low, close, volume, change_24h, change_percent_24h, id
+    )
+    SELECT DISTINCT ON (r.asset_id, r.ts)
+           r.asset_id, r.ts, r.price, r.open_price, r.high, r.low, r.close, r.volume, r.change_24h,
+           r.change_percent_24h, r.id
+      FROM unnest(v_rows) WITH ORDINALITY AS r (
+               asset_id, ts, price, open_price, high, low, close, volume, bid, ask, change_24h, change_percent_24h,
+               quality_score, is_anomaly, ingested_at, id, place
+           )
+     ORDER BY r.asset_id, r.ts, r.place DESC -- the later of two
+    ON CONFLICT (asset_id, ts) DO UPDATE
+       SET price = EXCLUDED.price, open_price = EXCLUDED.open_price, high = EXCLUDED.high, low = EXCLUDED.low,
+           close = EXCLUDED.close, volume = EXCLUDED.volume, change_24h = EXCLUDED.change_24h,
+           change_percent_24h = EXCLUDED.change_percent_24h, id = EXCLUDED.id;
+END
+$func$;
+COMMENT ON FUNCTION _tidemark.store_quotes() IS 'Stores the quotes that wait, in one statement.';
+
+CREATE OR REPLACE FUNCTION _tidemark.take_quote(p_quote public.quotes)
+    RETURNS bigint
+    LANGUAGE plpgsql
+    VOLATILE
+    SET search_path = pg_catalog, pg_temp
+    SET datestyle = 'ISO, MDY'
+    SET extra_float_digits = 1
+AS $func$
+DECLARE
+    v_id bigint := p_quote.id;
+    v_range text[];
+BEGIN
+    IF current_setting('tidemark.on_conflict') = 'nothing' THEN
+        INSERT INTO public.quotes AS q (
+            asset_id, ts, price, open_price, high, low, close, volume, change_24h, change_percent_24h, id
+        )
+        VALUES (
+            p_quote.asset_id, p_quote.ts, p_quote.price, p_quote.open_price, p_quote.high, p_quote.low, p_quote.close,
+            p_quote.volume, p_quote.change_24h, p_quote.change_percent_24h,
+            coalesce(v_id, _tidemark.take_number('public.quotes'))
+        )
+        ON CONFLICT (asset_id, ts) DO NOTHING
+        RETURNING q.id INTO v_id;
+        RETURN CASE WHEN FOUND THEN v_id END;
+    END IF;
+    IF v_id IS NULL THEN
+        IF current_setting('tidemark.arrivals_count') <> '0' THEN
+            v_range := string_to_array(current_setting('tidemark.arriving_range'), '|');
+            IF v_range[1] IS DISTINCT FROM p_quote.asset_id::text THEN
+                SELECT ARRAY[p_quote.asset_id::text, min(q.ts)::text, max(q.ts)::text] INTO v_range
+                  FROM public.quotes AS q
+                 WHERE q.asset_id = p_quote.asset_id;
+                PERFORM set_config('tidemark.arriving_range', array_to_string(v_range, '|'), true);
+            END IF;
+        END IF;
+        IF v_range IS NULL OR p_quote.ts BETWEEN v_range[2]::timestamptz AND v_range[3]::timestamptz THEN
+            SELECT q.id INTO v_id FROM public.quotes AS q WHERE q.asset_id = p_quote.asset_id AND q.ts = p_quote.ts;
+        END IF;
+    END IF;
+    p_quote.id := coalesce(v_id, _tidemark.take_number('public.quotes'));
+    IF _tidemark.gather(p_quote::text) >= 400 THEN
+        PERFORM _tidemark.store_quotes();
+    END IF;
+    RETURN p_quote.id;
+END
+$func$;
+COMMENT ON FUNCTION _tidemark.take_quote(public.quotes) IS
+'Takes in a quote from a view; returns its number, NULL where it is passed over.';
+
+-- Texts, in the same way. Each is stored, however often it comes.
+CREATE OR REPLACE FUNCTION _tidemark.store_texts()
+    RETURNS void
+    LANGUAGE plpgsql
+    VOLATILE
+    SET search_path = pg_catalog, pg_temp
+    SET datestyle = 'ISO, MDY'
+    SET extra_float_digits = 1
+AS $func$
+BEGIN
+    INSERT INTO public.sentiment_data (
+        asset_id, ts, sentiment_id, source, text, sentiment_score, extra_data, ingested_at
+    )
+    SELECT r.asset_id, r.ts, r.sentiment_id, r.source, r.text, r.sentiment_score, r.extra_data, r.ingested_at
+      FROM unnest(_tidemark.hand_over()::public.sentiment_data[]) AS r;
+END
+$func$;
+COMMENT ON FUNCTION _tidemark.store_texts() IS 'Stores the texts that wait, in one statement.';
+
+CREATE OR REPLACE FUNCTION _tidemark.take_text(p_text public.sentiment_data)
+    RETURNS bigint
+    LANGUAGE plpgsql
+    VOLATILE
+    SET search_path = pg_catalog, pg_temp
+    SET datestyle = 'ISO, MDY'
+    SET extra_float_digits = 1
+AS $func$
+BEGIN
+    p_text.sentiment_id := coalesce(p_text.sentiment_id, _tidemark.take_number('public.sentiment_data'));
+    IF _tidemark.gather(p_text::text) >= 400 THEN
+        PERFORM _tidemark.store_texts();
+    END IF;
+    RETURN p_text.sentiment_id;
+END
+$func$;
+COMMENT ON FUNCTION _tidemark.take_text(public.sentiment_data) IS 'Takes in a text from a view; returns its number.';
+
+-- Stores what is left at the end of the statement; the argument says what it is.
+CREATE OR REPLACE FUNCTION _tidemark.end_arrivals()
+    RETURNS trigger
+    LANGUAGE plpgsql
+    VOLATILE
+    SET search_path = pg_catalog, pg_temp
+AS $func$
+BEGIN
+    IF current_setting('tidemark.arrivals_count') <> '0' THEN
+        CASE TG_ARGV[0]
+            WHEN 'bars' THEN PERFORM _tidemark.store_bars();
+            WHEN 'quotes' THEN PERFORM _tidemark.store_quotes();
+            WHEN 'texts' THEN PERFORM _tidemark.store_texts();
+        END CASE;
+    END IF;
+    RETURN NULL;
+END
+$func$;
+COMMENT ON FUNCTION _tidemark.end_arrivals() IS 'Statement trigger of a view: stores the rows that wait.';
+
+-- An UPDATE or DELETE through a view found its rows in the snapshot that the statement began with. Where another
+-- session has changed one since, its new values are not what the statement looked at: the writers store nothing then,
+-- and ask here. A table would look again on its own; a view cannot, so the statement has to. Returns where the row is
+-- gone, raises 40001 where it is another.
+CREATE OR REPLACE FUNCTION _tidemark.raise_if_there(p_is_there boolean)
+    RETURNS void
+    LANGUAGE plpgsql
+    VOLATILE
+    SET search_path = pg_catalog, pg_temp
+AS $func$
+BEGIN
+    IF p_is_there THEN
+        RAISE EXCEPTION USING ERRCODE = 'serialization_failure',
+            MESSAGE = 'could not serialize access due to concurrent update',
+            DETAIL = 'Another session changed the row since this statement began.', HINT = 'Run it again.';
+    END IF;
+END
+$func$;
+COMMENT ON FUNCTION _tidemark.raise_if_there(boolean) IS
+'Raises 40001 where a row that was not found as it was is still there.';
