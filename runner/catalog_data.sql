@@ -29,8 +29,8 @@ SELECT 'lacking', format('%s _tidemark.%I(', k.kind, r.name)
 UNION ALL
 SELECT 'lacking', format('trigger %s.%s', t.name, g.name)
   FROM target AS t
- CROSS JOIN (VALUES ('trg_calculate_quality_score'), ('trg_rescore_updated'), ('trg_forget_deleted'),
-                    ('trg_forget_truncated')) AS g (name)
+ CROSS JOIN (VALUES ('trg_expect_scores'), ('trg_calculate_quality_score'), ('trg_rescore_updated'),
+                    ('trg_forget_deleted'), ('trg_forget_truncated')) AS g (name)
  WHERE NOT t.is_attached
 UNION ALL
 SELECT 'varying', format('column %s.quality_score', t.name) FROM target AS t WHERE NOT t.is_attached;

@@ -419,6 +419,19 @@ SELECT 'critical', format('the aggregate %s cannot be computed: %s', q.name, q.f
  WHERE q.failure IS NOT NULL
    AND q.refreshed_at IS NOT NULL;
 
+-- name: scores
+-- needs: _tidemark.quality_targets
+-- Rows that came while the triggers were off, were replicated, or were there before scoring.
+SELECT 'warning' AS severity,
+       format('%s%s rows of %s have no quality_score', CASE WHEN u.rows > 1000 THEN 'more than ' END,
+              least(u.rows, 1000), t.label) AS found,
+       format('SELECT rescore(%L)', t.label) AS advice
+  FROM _tidemark.quality_targets AS t
+ CROSS JOIN LATERAL (SELECT _tidemark.count_unscored(t.hypertable, 1001) AS rows) AS u
+ WHERE t.is_attached
+   AND EXISTS (SELECT FROM pg_catalog.pg_class AS c WHERE c.oid = t.hypertable)
+   AND u.rows > 0;
+
 -- name: calendars
 -- needs: public.market_calendar
 -- A calendar that has run out reads as a market that nobody knows; one made of a package known to be wrong as no better.

@@ -25,9 +25,10 @@ SELECT public.create_hypertable(
     'public.timeseries_data', public.by_range('timestamp', interval '1 month'), create_default_indexes => false
 );
 CREATE INDEX timeseries_data_quality_score_idx ON public.timeseries_data (quality_score, timestamp)
-WHERE quality_score < 100;
+WHERE quality_score < 100 OR quality_score IS NULL;
 CREATE INDEX timeseries_data_is_anomaly_idx ON public.timeseries_data (source_id, timestamp) WHERE is_anomaly;
-COMMENT ON INDEX public.timeseries_data_quality_score_idx IS 'Rows of low quality; rows without fault are left out.';
+COMMENT ON INDEX public.timeseries_data_quality_score_idx IS
+'Rows of low quality, or that nobody scored; rows without fault are left out.';
 COMMENT ON INDEX public.timeseries_data_is_anomaly_idx IS 'Flagged rows only.';
 COMMENT ON TABLE public.timeseries_data IS 'Every source''s rows: bars in open … volume, single figures in value.';
 COMMENT ON COLUMN public.timeseries_data.source_id IS 'Source, and series, of the row.';
@@ -70,13 +71,15 @@ SELECT public.create_hypertable(
 CREATE INDEX candles_asset_id_ts_idx ON public.candles (asset_id, ts, interval);
 CREATE INDEX candles_ts_asset_id_idx ON public.candles (ts, asset_id);
 CREATE INDEX candles_source_id_idx ON public.candles (source_id) WHERE source_id IS NOT NULL;
-CREATE INDEX candles_quality_score_idx ON public.candles (quality_score, ts) WHERE quality_score < 100;
+CREATE INDEX candles_quality_score_idx ON public.candles (quality_score, ts)
+WHERE quality_score < 100 OR quality_score IS NULL;
 CREATE INDEX candles_is_anomaly_idx ON public.candles (asset_id, interval, ts) WHERE is_anomaly;
 CREATE INDEX candles_id_idx ON public.candles USING brin (id) WITH (pages_per_range = 32);
 COMMENT ON INDEX public.candles_asset_id_ts_idx IS 'An asset''s bars of all lengths over a period.';
 COMMENT ON INDEX public.candles_ts_asset_id_idx IS 'All assets at an instant.';
 COMMENT ON INDEX public.candles_source_id_idx IS 'Bars that a source delivered.';
-COMMENT ON INDEX public.candles_quality_score_idx IS 'Bars of low quality; bars without fault are left out.';
+COMMENT ON INDEX public.candles_quality_score_idx IS
+'Bars of low quality, or that nobody scored; bars without fault are left out.';
 COMMENT ON INDEX public.candles_is_anomaly_idx IS 'Flagged bars only.';
 COMMENT ON INDEX public.candles_id_idx IS 'A bar by its number: numbered as they arrive, so ranges of pages suffice.';
 COMMENT ON TABLE public.candles IS 'Bars of assets, one per asset, length and start.';
@@ -121,11 +124,13 @@ SELECT public.create_hypertable(
     'public.quotes', public.by_range('ts', interval '1 day'), create_default_indexes => false
 );
 CREATE INDEX quotes_ts_idx ON public.quotes (ts DESC);
-CREATE INDEX quotes_quality_score_idx ON public.quotes (quality_score, ts) WHERE quality_score < 100;
+CREATE INDEX quotes_quality_score_idx ON public.quotes (quality_score, ts)
+WHERE quality_score < 100 OR quality_score IS NULL;
 CREATE INDEX quotes_is_anomaly_idx ON public.quotes (asset_id, ts) WHERE is_anomaly;
 CREATE INDEX quotes_id_idx ON public.quotes USING brin (id) WITH (pages_per_range = 32);
 COMMENT ON INDEX public.quotes_ts_idx IS 'All assets within a period.';
-COMMENT ON INDEX public.quotes_quality_score_idx IS 'Quotes of low quality; quotes without fault are left out.';
+COMMENT ON INDEX public.quotes_quality_score_idx IS
+'Quotes of low quality, or that nobody scored; quotes without fault are left out.';
 COMMENT ON INDEX public.quotes_is_anomaly_idx IS 'Flagged quotes only.';
 COMMENT ON INDEX public.quotes_id_idx IS 'A quote by its number: numbered as they arrive, so ranges of pages suffice.';
 COMMENT ON TABLE public.quotes IS 'Snapshots of an asset''s market.';

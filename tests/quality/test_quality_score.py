@@ -21,6 +21,8 @@ from quality_support import (
     walk,
 )
 
+from tidemark import doctor
+
 
 def bar(source_id, at=START, price=100.0, **columns):
     row = {
@@ -169,6 +171,53 @@ def test_row_that_nobody_scored_has_no_score(db):
         connection.execute("SELECT detach_quality('timeseries_data')")
         insert(connection, [bar(1, START + MINUTE)])
         assert scores(connection, 1) == [None, None]
+
+
+def chunk_of(connection, table="timeseries_data"):
+    return connection.execute("SELECT c::text FROM show_chunks(%s) AS c", [table]).fetchone()[0]
+
+
+@pytest.mark.parametrize("way", ["into the chunk", "trigger dropped", "trigger of the same name",
+                                 "all triggers dropped"])
+def test_row_that_the_triggers_do_not_see_has_no_score_and_doctor_says_so(db, way):
+    with db.connect() as connection:
+        connection.execute("INSERT INTO sources (source_id, name, data_type) VALUES (1, 's', 'ohlcv')")
+        insert(connection, [bar(1)])
+        table = "timeseries_data"
+        if way == "into the chunk":
+            table = chunk_of(connection)
+        else:
+            connection.execute("DROP TRIGGER trg_calculate_quality_score ON timeseries_data")
+        if way == "trigger of the same name":
+            connection.execute(
+                "CREATE FUNCTION mine() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NULL; END';"
+                "CREATE TRIGGER trg_calculate_quality_score AFTER INSERT ON timeseries_data EXECUTE FUNCTION mine()")
+        elif way == "all triggers dropped":
+            connection.execute("DROP TRIGGER trg_expect_scores ON timeseries_data")
+        with connection.transaction():
+            # A statement that is judged leaves nothing behind.
+            connection.execute("INSERT INTO timeseries_data SELECT 1, '1990-01-01', 1 WHERE false")
+            insert(connection, [bar(1, START + MINUTE)], table=table)
+        copy(connection, [bar(1, START + 2 * MINUTE)], table=table)
+        assert scores(connection, 1) == [100, None, None]
+        assert [(f.severity, f.found) for f in doctor.examine(connection) if f.check == "scores"] == [
+            ("warning", "2 rows of timeseries_data have no quality_score")]
+        connection.execute("SELECT rescore('timeseries_data')")
+        assert scores(connection, 1) == [100, 100, 100]
+        assert [f.severity for f in doctor.examine(connection) if f.check == "scores"] == ["ok"]
+
+
+def test_rows_that_are_judged_begin_with_100_in_nested_statements_too(tx, add):
+    """A trigger that writes to another hypertable ends the expectation early: the rest is judged all the same."""
+    source_id, asset_id = add("sources"), add("assets")
+    tx.execute(f"""
+        CREATE FUNCTION pg_temp.mirror() RETURNS trigger LANGUAGE plpgsql AS $$BEGIN
+            INSERT INTO timeseries_data (source_id, timestamp, open, high, low, close, volume)
+            VALUES ({source_id}, NEW.ts, 1, 1, 1, 1, 1); RETURN NEW; END$$;
+        CREATE TRIGGER mirror BEFORE INSERT ON quotes FOR EACH ROW EXECUTE FUNCTION pg_temp.mirror()""")
+    insert(tx, [(asset_id, START + i * MINUTE, 1.0) for i in range(5)], table="quotes", columns="asset_id, ts, price")
+    assert scores(tx, source_id) == [100] * 5
+    assert tx.execute("SELECT quality_score FROM quotes").fetchall() == [(100,)] * 5
 
 
 def test_score_that_is_tampered_with_is_put_back(tx, add):

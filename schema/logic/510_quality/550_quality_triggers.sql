@@ -1,7 +1,7 @@
 -- The triggers of a hypertable that quality is attached to. After an INSERT trg_calculate_quality_score judges the new
--- rows, and the rows after late ones. A row that nobody finds fault with is written once, because its score is 100 by
--- default; rows with faults are written a second time, by the clerk. One that nobody scored has no score: the default
--- is NULL where triggers do not run.
+-- rows, and the rows after late ones. A row that nobody finds fault with is written once, because trg_expect_scores has
+-- its score begin with 100; rows with faults are written a second time, by the clerk. One that nobody scored has no
+-- score: the default is NULL wherever that trigger did not find the other one in force.
 
 -- Whether the current role is the one that the clerks act as.
 CREATE OR REPLACE FUNCTION _tidemark.is_clerk()
@@ -152,6 +152,29 @@ $func$;
 COMMENT ON FUNCTION _tidemark.certainty_template() IS
 'Statements that tell whether the detector certainly leaves the newest of 52 rows alone; a template.';
 
+-- Statement trigger before INSERT: the rows of a statement that trg_calculate_quality_score will judge begin with the
+-- score 100. It takes that back (insert_template). In what the two do not see, because they are switched off, rows are
+-- replicated or go into a chunk directly, the score stays NULL.
+CREATE OR REPLACE FUNCTION _tidemark.expect_scores()
+    RETURNS trigger
+    LANGUAGE plpgsql
+    VOLATILE
+    SET search_path = pg_catalog, pg_temp
+AS $func$
+BEGIN
+    PERFORM set_config('tidemark.scoring', TG_ARGV[0], true)
+       FROM pg_catalog.pg_trigger AS t
+       JOIN pg_catalog.pg_proc AS p ON p.oid = t.tgfoid
+      WHERE t.tgrelid = TG_RELID
+        AND t.tgname = 'trg_calculate_quality_score'
+        AND t.tgenabled IN ('O', 'A')
+        AND p.proname = 'score_' || TG_ARGV[0];
+    RETURN NULL;
+END
+$func$;
+COMMENT ON FUNCTION _tidemark.expect_scores() IS
+'Statement trigger before INSERT: rows begin with the score 100 where the trigger that judges them is in force.';
+
 -- The body of trg_calculate_quality_score.
 CREATE OR REPLACE FUNCTION _tidemark.insert_template()
     RETURNS text
@@ -201,6 +224,7 @@ DECLARE
     v_is_near_anomaly boolean;
     v_is_safe boolean := false; -- a rule failed to evaluate: look at each on its own
 BEGIN
+    PERFORM set_config('tidemark.scoring', '', true);
     @try@
     IF NOT v_is_safe THEN
         SELECT (SELECT count(*) FROM (SELECT FROM new_rows LIMIT 2) AS c),

@@ -433,20 +433,24 @@ BEGIN
     v_changed := FOUND OR v_changed;
     v_changed := _tidemark.build_quality(p_hypertable) OR v_changed;
 
-    -- What will be judged starts with 100; triggers do not run where rows are replicated.
+    -- NULL but for rows that are about to be judged: see expect_scores.
     IF NOT EXISTS (
         SELECT FROM pg_catalog.pg_attrdef AS d
           JOIN pg_catalog.pg_attribute AS a ON a.attrelid = d.adrelid AND a.attnum = d.adnum
          WHERE d.adrelid = p_hypertable AND a.attname = 'quality_score'
-           AND pg_get_expr(d.adbin, d.adrelid) LIKE '%session_replication_role%'
+           AND pg_get_expr(d.adbin, d.adrelid) LIKE '%tidemark.scoring%'
     ) THEN
         EXECUTE format(
             'ALTER TABLE %s ALTER COLUMN quality_score SET DEFAULT'
-            ' CASE WHEN current_setting(''session_replication_role'') <> ''replica'' THEN 100::smallint END',
-            v_relation.name
+            ' CASE WHEN current_setting(''tidemark.scoring'', true) = %L THEN 100::smallint END',
+            v_relation.name, v_new.stem
         );
         v_changed := true;
     END IF;
+    v_changed := _tidemark.make_trigger(
+        'trg_expect_scores', p_hypertable, 'BEFORE INSERT ON %s FOR EACH STATEMENT', 'expect_scores', v_new.stem,
+        'Has the scores of rows that are about to be judged begin with 100.'
+    ) OR v_changed;
     v_changed := _tidemark.make_trigger(
         'trg_calculate_quality_score', p_hypertable,
             'AFTER INSERT ON %s REFERENCING NEW TABLE AS new_rows FOR EACH STATEMENT',
@@ -498,7 +502,7 @@ BEGIN
         RETURN false;
     END IF;
     EXECUTE format('ALTER TABLE %s ALTER COLUMN quality_score DROP DEFAULT', p_hypertable);
-    FOREACH v_name IN ARRAY ARRAY['trg_calculate_quality_score', 'trg_rescore_updated',
+    FOREACH v_name IN ARRAY ARRAY['trg_expect_scores', 'trg_calculate_quality_score', 'trg_rescore_updated',
                                   'trg_forget_deleted', 'trg_forget_truncated'] LOOP
         EXECUTE format('DROP TRIGGER %I ON %s', v_name, p_hypertable);
     END LOOP;

@@ -86,3 +86,33 @@ COMMENT ON COLUMN public.anomaly_queue.waiting IS 'How many of them nobody has r
 COMMENT ON COLUMN public.anomaly_queue.severity IS 'The worst of them.';
 COMMENT ON COLUMN public.anomaly_queue.kind IS 'split_candidate where any of them looks like a split.';
 COMMENT ON COLUMN public.anomaly_queue.z_score IS 'The largest z-score in magnitude.';
+
+-- Rows of a hypertable that nobody scored, counted up to p_most. Of what is compressed it reads what came in since.
+CREATE OR REPLACE FUNCTION _tidemark.count_unscored(
+    p_hypertable regclass,
+    p_most bigint
+)
+    RETURNS bigint
+    LANGUAGE plpgsql
+    STABLE
+    SET search_path = pg_catalog, pg_temp
+AS $func$
+DECLARE
+    v_chunk regclass;
+    v_count bigint;
+    v_total bigint := 0;
+BEGIN
+    FOR v_chunk IN
+        SELECT i.inhrelid FROM pg_catalog.pg_inherits AS i
+         WHERE i.inhparent = p_hypertable AND pg_relation_size(i.inhrelid) > 0
+    LOOP
+        EXECUTE format('SELECT count(*) FROM (SELECT FROM %s AS d WHERE d.quality_score IS NULL LIMIT %s) AS u',
+                       v_chunk, p_most - v_total) INTO v_count;
+        v_total := v_total + v_count;
+        EXIT WHEN v_total >= p_most;
+    END LOOP;
+    RETURN v_total;
+END
+$func$;
+COMMENT ON FUNCTION _tidemark.count_unscored(regclass, bigint) IS
+'Rows of a hypertable that have no score, counted up to a number.';
