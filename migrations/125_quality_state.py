@@ -22,9 +22,12 @@ BEGIN
     END LOOP;
 END
 $do$;
+DROP TABLE _tidemark.memory_lapses;
+DROP TABLE _tidemark.series_memory;
 DROP TABLE _tidemark.quality_targets;
 DELETE FROM public.validation_rules;
 DELETE FROM public.quality_profiles;
+DROP TYPE _tidemark.judged_row;
 DROP TYPE _tidemark.verdict;
 DROP TYPE _tidemark.finding;
 DROP TYPE _tidemark.penalty;

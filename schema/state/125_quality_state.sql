@@ -24,7 +24,7 @@ CREATE TYPE _tidemark.penalty AS (
 COMMENT ON TYPE _tidemark.penalty IS 'One reason for which a row lost points.';
 
 CREATE TYPE _tidemark.finding AS (
-    island integer, -- position of the series in the arguments of the judge
+    island integer, -- position of its stretch in the arguments of the judge
     ts timestamptz,
     previous double precision, -- the valid value before
     reference double precision, -- median of the three valid values before
@@ -55,6 +55,17 @@ CREATE TYPE _tidemark.verdict AS (
     samples integer
 );
 COMMENT ON TYPE _tidemark.verdict IS 'What a row is worth and why.';
+
+CREATE TYPE _tidemark.judged_row AS (
+    n bigint, -- position among the findings
+    value double precision,
+    first_value double precision, -- of the bar
+    quality_score smallint,
+    is_anomaly boolean,
+    missing text [], -- required fields that are NULL
+    broken integer [] -- rules that are violated
+);
+COMMENT ON TYPE _tidemark.judged_row IS 'A row that is judged, as it is stored.';
 
 CREATE TABLE _tidemark.quality_targets (
     hypertable regclass NOT NULL,
@@ -95,6 +106,94 @@ COMMENT ON COLUMN _tidemark.quality_targets.builds IS
 'Counts the times its functions were made; raising it also makes whoever else changes rules wait.';
 COMMENT ON COLUMN _tidemark.quality_targets.created_at IS 'When the row was stored.';
 
+-- What the engine remembers of a series, so that the next row need not be judged by reading the rows before it. A
+-- cache: it is empty after a crash, on a promoted standby and after a restore, and rebuilds itself from the rows. A row
+-- whose newest is NULL remembers nothing.
+--
+-- The newest row is no part of its own baseline, and may change while its bar forms. Those before it, up to the
+-- profile's baseline_rows, lie in a ring: row number i of row_count in element (i - 1) % baseline_rows + 1. A change is
+-- in whole 1e-7 of a logarithm, NULL where it is part of no baseline; is_kept says whether pass 1 kept it. base_… are
+-- sums over the changes, kept_… over those kept, …_20 over those kept among the last twenty.
+CREATE UNLOGGED TABLE _tidemark.series_memory (
+    hypertable regclass NOT NULL,
+    series jsonb NOT NULL,
+    newest_at timestamptz,
+    newest double precision,
+    previous double precision,
+    level_1 bigint,
+    level_2 bigint,
+    level_3 bigint,
+    level_4 bigint,
+    is_first boolean,
+    row_count bigint,
+    changes integer [],
+    is_kept boolean [],
+    base_sum bigint,
+    base_squares bigint,
+    base_count bigint,
+    kept_sum bigint,
+    kept_squares bigint,
+    kept_count bigint,
+    sum_20 bigint,
+    squares_20 bigint,
+    count_20 bigint,
+    quality_profile_id integer,
+    step interval,
+    dimension_id integer,
+    starts_at timestamptz,
+    chunks bigint,
+    lapses bigint,
+
+    CONSTRAINT series_memory_pkey PRIMARY KEY (hypertable, series)
+) WITH (fillfactor = 50, autovacuum_vacuum_scale_factor = 0.5);
+-- In place: an array that is moved elsewhere, or compressed, is slow to replace.
+ALTER TABLE _tidemark.series_memory
+ALTER COLUMN changes SET STORAGE PLAIN,
+ALTER COLUMN is_kept SET STORAGE PLAIN;
+COMMENT ON TABLE _tidemark.series_memory IS
+'A cache of what the next row of a series is judged by; rebuilt from the rows whenever it is not certain to be right.';
+COMMENT ON COLUMN _tidemark.series_memory.hypertable IS 'Hypertable.';
+COMMENT ON COLUMN _tidemark.series_memory.series IS 'Key of the series without the time.';
+COMMENT ON COLUMN _tidemark.series_memory.newest_at IS 'Time of its newest valid row, as far as is known.';
+COMMENT ON COLUMN _tidemark.series_memory.newest IS 'Value of that row; NULL: nothing is remembered.';
+COMMENT ON COLUMN _tidemark.series_memory.previous IS 'Valid value before it.';
+COMMENT ON COLUMN _tidemark.series_memory.level_1 IS 'Logarithm of the newest value, in 1e-7.';
+COMMENT ON COLUMN _tidemark.series_memory.level_2 IS 'Logarithm of the value before it.';
+COMMENT ON COLUMN _tidemark.series_memory.level_3 IS 'Logarithm of the second value before it.';
+COMMENT ON COLUMN _tidemark.series_memory.level_4 IS 'Logarithm of the third value before it.';
+COMMENT ON COLUMN _tidemark.series_memory.is_first IS 'Whether the newest row is the first of its session.';
+COMMENT ON COLUMN _tidemark.series_memory.row_count IS 'Rows that went into the ring.';
+COMMENT ON COLUMN _tidemark.series_memory.changes IS 'Ring of changes, in 1e-7; NULL: part of no baseline.';
+COMMENT ON COLUMN _tidemark.series_memory.is_kept IS 'Ring: whether pass 1 kept the change.';
+COMMENT ON COLUMN _tidemark.series_memory.base_sum IS 'Sum of the changes in the ring.';
+COMMENT ON COLUMN _tidemark.series_memory.base_squares IS 'Sum of their squares.';
+COMMENT ON COLUMN _tidemark.series_memory.base_count IS 'How many there are.';
+COMMENT ON COLUMN _tidemark.series_memory.kept_sum IS 'Sum of the changes that pass 1 kept.';
+COMMENT ON COLUMN _tidemark.series_memory.kept_squares IS 'Sum of their squares.';
+COMMENT ON COLUMN _tidemark.series_memory.kept_count IS 'How many there are.';
+COMMENT ON COLUMN _tidemark.series_memory.sum_20 IS 'Sum of the kept among the last twenty.';
+COMMENT ON COLUMN _tidemark.series_memory.squares_20 IS 'Sum of their squares.';
+COMMENT ON COLUMN _tidemark.series_memory.count_20 IS 'How many there are.';
+COMMENT ON COLUMN _tidemark.series_memory.quality_profile_id IS 'Profile that it is judged by.';
+COMMENT ON COLUMN _tidemark.series_memory.step IS 'Length of its bars; zero: instants.';
+COMMENT ON COLUMN _tidemark.series_memory.dimension_id IS 'TimescaleDB''s number of the hypertable''s time.';
+COMMENT ON COLUMN _tidemark.series_memory.starts_at IS 'Time of the oldest row that was read to build this.';
+COMMENT ON COLUMN _tidemark.series_memory.chunks IS 'Fingerprint of the chunks since then: one that is dropped shows.';
+COMMENT ON COLUMN _tidemark.series_memory.lapses IS 'Weight of the lapses that this takes into account.';
+
+-- Whoever changes rows of a series, or how they are judged, without holding its memory leaves a lapse. Adding a row is
+-- in nobody's way, and a memory is valid while the weights that its reader sees add up to those that its builder saw.
+CREATE UNLOGGED TABLE _tidemark.memory_lapses (
+    hypertable regclass NOT NULL,
+    series jsonb,
+    weight bigint NOT NULL DEFAULT 1
+);
+CREATE INDEX memory_lapses_hypertable_idx ON _tidemark.memory_lapses (hypertable);
+COMMENT ON INDEX _tidemark.memory_lapses_hypertable_idx IS 'Lapses of a hypertable.';
+COMMENT ON TABLE _tidemark.memory_lapses IS 'Changes that a memory has to know of, or else is void.';
+COMMENT ON COLUMN _tidemark.memory_lapses.hypertable IS 'Hypertable.';
+COMMENT ON COLUMN _tidemark.memory_lapses.series IS 'Series; NULL: all of the hypertable.';
+COMMENT ON COLUMN _tidemark.memory_lapses.weight IS 'How many lapses this one stands for.';
 -- A migration that was killed here has used numbers up; the functions made from the rules hold these numbers.
 SELECT setval(pg_get_serial_sequence('public.quality_profiles', 'quality_profile_id'), 1, false);
 SELECT setval(pg_get_serial_sequence('public.validation_rules', 'rule_id'), 1, false);

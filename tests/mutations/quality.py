@@ -7,10 +7,12 @@ from . import Mutation, rewritten, rewritten_view
 SCORE, RULES = "quality/test_quality_score.py", "quality/test_quality_rules.py"
 DETECTOR, REVIEW = "quality/test_quality_detector.py", "quality/test_quality_review.py"
 ATTACH, SESSIONS = "quality/test_quality_attach.py", "quality/test_quality_sessions.py"
+MEMORY = "quality/test_quality_memory.py"
 ACCEPTANCE, GAPS, CALENDAR = "quality/test_quality_acceptance.py", "test_gaps.py", "test_calendar.py"
 
-JUDGE, TRIGGER = "_tidemark.judge_timeseries_data", "_tidemark.score_timeseries_data"
-RECORDER, LINKER = "_tidemark.record_timeseries_data", "_tidemark.link_timeseries_data"
+VERDICTS, TRIGGER = "_tidemark.verdicts", "_tidemark.score_timeseries_data"
+LOGS, READER = "_tidemark.detect_logs", "_tidemark.read_timeseries_data"
+RECALL, RECORDER, LINKER = "_tidemark.recall", "_tidemark.record_verdicts", "_tidemark.link_episodes"
 REBUILD = "SELECT _tidemark.build_quality(t.hypertable) FROM _tidemark.quality_targets AS t"
 
 MUTATIONS = [
@@ -18,21 +20,21 @@ MUTATIONS = [
     Mutation("quality 1", "rows are not scored as they come", "DROP TRIGGER trg_calculate_quality_score ON"
              " timeseries_data", SCORE, "points_lost"),
     Mutation("quality 1", "a missing field costs as much as a broken rule",
-             rewritten(JUDGE, "'completeness', 30,", "'completeness', 10,"), SCORE, "points_lost"),
+             rewritten(VERDICTS, "'completeness', 30,", "'completeness', 10,"), SCORE, "points_lost"),
     Mutation("quality 1", "each missing field costs",
-             rewritten(JUDGE, "THEN ARRAY[ROW(\n                                 'completeness', 30,",
+             rewritten(VERDICTS, "THEN ARRAY[ROW(\n                                 'completeness', 30,",
                        "THEN ARRAY[ROW(\n                                 'completeness',"
-                       " 30 * cardinality(d.missing_fields),"), SCORE, "points_lost"),
+                       " 30 * cardinality(d.missing),"), SCORE, "points_lost"),
     Mutation("quality 1", "a score falls below zero",
-             rewritten("_tidemark.judge_template", "greatest(0, 100 - ", "greatest(-100, 100 - ")
-             + "ALTER TABLE timeseries_data DROP CONSTRAINT timeseries_data_quality_score_in_range; "
-             + REBUILD,
+             rewritten(VERDICTS, "greatest(0, 100 - ", "greatest(-100, 100 - ")
+             + "ALTER TABLE timeseries_data DROP CONSTRAINT timeseries_data_quality_score_in_range",
              SCORE, "below_zero"),
     Mutation("quality 1", "half is more than half",
-             rewritten(JUDGE, "> p.max_change::numeric * abs(f.previous::numeric)",
-                       ">= p.max_change::numeric * abs(f.previous::numeric)"), SCORE, "test_consistency"),
+             rewritten(VERDICTS, "> p_profile.max_change::numeric * abs(f.previous::numeric)",
+                       ">= p_profile.max_change::numeric * abs(f.previous::numeric)")
+             + rewritten(RECALL, "m.max_change * 0.999999", "0.4"), SCORE, "test_consistency"),
     Mutation("quality 1", "the good row after a jump pays for it too",
-             rewritten(JUDGE, "(abs(d.value - f.reference) <= p.max_change * abs(f.reference)) IS NOT TRUE", "true"),
+             rewritten(VERDICTS, "(abs(d.value - f.reference) <= p_profile.max_change * abs(f.reference))", "NULL"),
              SCORE, "test_consistency"),
     Mutation("quality 1", "rows loaded as history are late",
              rewritten(TRIGGER, "'backfill', 'correction', 'replay'", "'x'"), SCORE, "late_rows"),
@@ -44,7 +46,8 @@ MUTATIONS = [
              SCORE, "points_lost"),
     Mutation("quality 1", "the caller's own score is believed",
              rewritten(TRIGGER, "d.quality_score IS DISTINCT FROM 100", "false")
-             + rewritten(JUDGE, "d.quality_score IS DISTINCT FROM 100 OR d.is_anomaly IS DISTINCT FROM false OR", ""),
+             + rewritten(READER, "d.quality_score IS DISTINCT FROM 100 OR d.is_anomaly IS DISTINCT FROM false",
+                         "false"),
              SCORE, "explicit_score"),
     # 2 rules
     Mutation("quality 2", "an expression that does not compile is accepted",
@@ -58,8 +61,9 @@ MUTATIONS = [
     Mutation("quality 2", "a new rule waits for the next migration",
              "DROP TRIGGER trg_enforce_inserted ON validation_rules", RULES, "in_force"),
     Mutation("quality 2", "a rule that fails on a row blocks it",
-             rewritten("_tidemark.rule_tokens", "EXCEPTION WHEN data_exception OR program_limit_exceeded",
-                       "EXCEPTION WHEN raise_exception"), RULES, "never_blocks"),
+             rewritten("_tidemark.rule_failures", "data_exception OR program_limit_exceeded", "raise_exception")
+             + REBUILD + "; " + rewritten("_tidemark.judge", "WHEN data_exception OR program_limit_exceeded",
+                                "WHEN raise_exception"), RULES, "never_blocks"),
     Mutation("quality 2", "an open below the low is in order",
              rewritten("_tidemark.rule_condition", "d.@low@ > d.@open@ OR ", "") + REBUILD, SCORE, "points_lost"),
     Mutation("quality 2", "NULL violates a rule",
@@ -73,39 +77,40 @@ MUTATIONS = [
              + REBUILD, RULES, "session_open"),
     # 3 anomalies
     Mutation("quality 3", "the echo of a bad row is flagged",
-             rewritten(JUDGE, "AND w.deviation::double precision * w.deviation::double precision *",
+             rewritten(LOGS, "AND w.deviation::double precision * w.deviation::double precision *",
                        "AND w.change::double precision * w.change::double precision *")
-             + rewritten(JUDGE, "THEN e.deviation::double precision ELSE e.change::double precision - e.mean END",
+             + rewritten(LOGS, "THEN e.deviation::double precision ELSE e.change::double precision - e.mean END",
                          "THEN e.change::double precision - e.mean ELSE e.change::double precision - e.mean END"),
              DETECTOR, "echo"),
-    Mutation("quality 3", "splits are spikes", rewritten(JUDGE, "THEN 'split_candidate'::", "THEN 'spike'::"),
+    Mutation("quality 3", "splits are spikes", rewritten(VERDICTS, "THEN 'split_candidate'::", "THEN 'spike'::"),
              ACCEPTANCE, "splits"),
-    Mutation("quality 3", "any jump is a split", rewritten(JUDGE, "<= 0.03", "<= 0.3"), ACCEPTANCE, "splits"),
-    Mutation("quality 3", "29 changes are enough", rewritten(JUDGE, "w.samples >= v_min_samples",
+    Mutation("quality 3", "any jump is a split", rewritten(VERDICTS, "<= 0.03", "<= 0.3"), ACCEPTANCE, "splits"),
+    Mutation("quality 3", "29 changes are enough", rewritten(LOGS, "w.samples >= v_min_samples",
              "w.samples >= v_min_samples - 1"), DETECTOR, "fewer_than_thirty"),
     Mutation("quality 3", "one tick of a flat series is infinitely far",
-             rewritten(JUDGE, "1e7 * greatest(v_scale_floor, v_tick / c.previous)", "1e-30"), DETECTOR,
+             rewritten(LOGS, "1e7 * greatest(v_scale_floor, v_tick / c.previous)", "1e-30"), DETECTOR,
              "flat_series"),
     Mutation("quality 3", "one error hides the next",
-             rewritten(JUDGE, "<= 4 * greatest(", "<= 1e9 * greatest("), DETECTOR, "masking"),
+             rewritten(LOGS, "<= 4 * greatest(", "<= 1e9 * greatest("), DETECTOR, "masking"),
     Mutation("quality 3", "a row is part of its own baseline",
-             rewritten(JUDGE, "BETWEEN v_rows PRECEDING AND 1 PRECEDING", "BETWEEN v_rows PRECEDING AND CURRENT ROW")
-             + rewritten(JUDGE, "<= 4 * greatest(", "<= 40 * greatest("),  # else it is left out, because it stands out
+             rewritten(LOGS, "BETWEEN v_rows PRECEDING AND 1 PRECEDING", "BETWEEN v_rows PRECEDING AND CURRENT ROW")
+             + rewritten(LOGS, "<= 4 * greatest(", "<= 40 * greatest("),  # else it is left out: it stands out
              DETECTOR, "own_baseline"),
     Mutation("quality 3", "a burst of volatility is measured by the calm before it",
-             rewritten(JUDGE, "BETWEEN 20 PRECEDING AND 1 PRECEDING", "BETWEEN 20 PRECEDING AND 20 PRECEDING"),
+             rewritten(LOGS, "BETWEEN 20 PRECEDING AND 1 PRECEDING", "BETWEEN 20 PRECEDING AND 20 PRECEDING"),
              DETECTOR, "agrees_with_its_definition"),
     Mutation("quality 3", "what is beyond 6 is an anomaly like others",
-             rewritten(JUDGE, "WHEN abs(f.z_score) > p.black_swan_z THEN", "WHEN false THEN"), DETECTOR,
+             rewritten(VERDICTS, "WHEN abs(f.z_score) > p_profile.black_swan_z THEN", "WHEN false THEN"), DETECTOR,
              "test_severity"),
-    Mutation("quality 3", "changes over night are judged like others", rewritten(JUDGE, "IF v_sessions THEN",
-             "IF false THEN"), SESSIONS, "among_their_like"),
-    Mutation("quality 3", "every anomaly is an episode", rewritten(LINKER, "> 20 AS is_head", "> 0 AS is_head"), REVIEW,
+    Mutation("quality 3", "changes over night are judged like others", rewritten(LOGS, "THEN p_profile.market END",
+             "THEN NULL END"), SESSIONS, "among_their_like"),
+    Mutation("quality 3", "every anomaly is an episode",
+             rewritten(LINKER, "c.row_count > 20 AS is_head", "c.row_count > 0 AS is_head"), REVIEW,
              "one_episode"),
     Mutation("quality 3", "nobody is notified", rewritten(LINKER, "_tidemark.notify('tidemark_anomaly', v_payload)",
              "v_payload"), REVIEW, "one_notification"),
     Mutation("quality 3", "a confirmed error stays in later baselines",
-             rewritten(JUDGE, "b.status = 'confirmed_error' AND b.value", "false AND b.value"), REVIEW,
+             rewritten(READER, "b.status = 'confirmed_error' AND b.value", "false AND b.value"), REVIEW,
              "leaves_later_baselines"),
     Mutation("quality 3", "a review outlives the value it was of",
              rewritten(RECORDER, "CASE WHEN a.value = EXCLUDED.value THEN a.status ELSE 'open' END", "a.status"),
@@ -114,11 +119,13 @@ MUTATIONS = [
     Mutation("quality 4", "attaching again makes everything anew",
              rewritten("_tidemark.make_function", "p.prosrc = v_body", "false"), ATTACH, "again_changes_nothing"),
     Mutation("quality 4", "candles of all intervals are one series",
-             rewritten("_tidemark.judge_candles", ' AND d."interval" = i.k2', ""), ATTACH, "are_a_series"),
+             rewritten("_tidemark.read_candles",
+                       """ AND d."interval" = (i.series ->> 'interval')::public.candle_interval""", ""),
+             ATTACH, "are_a_series"),
     Mutation("quality 4", "rows without identity are accepted",
              rewritten("public.attach_quality", "'TM203'", "'TM204'"), ATTACH, "without_identity"),
     Mutation("quality 4", "whoever scores waits for others without end",
-             "ALTER FUNCTION _tidemark.write_timeseries_data RESET lock_timeout", ATTACH, "late_row_does_not_wait"),
+             "ALTER FUNCTION _tidemark.write_verdicts RESET lock_timeout", ATTACH, "late_row_does_not_wait"),
     Mutation("quality 4", "rows in compressed chunks are looked for before they show",
              rewritten("_tidemark.compressed_periods", "IF _tidemark.edition() = 'community' THEN", "IF false THEN"),
              ATTACH, "compressed_chunks", edition="community"),
@@ -128,17 +135,24 @@ MUTATIONS = [
              " timeseries_data", SCORE, "test_delete_removes"),
     # 5 the canonical result
     Mutation("quality 5", "rows after a late one keep their scores",
-             rewritten(TRIGGER, ", true);", ", false);"), DETECTOR,
+             rewritten(TRIGGER, "true, v_is_safe", "false, v_is_safe"), DETECTOR,
              "any_order"),
     Mutation("quality 5", "the look-back is too short",
-             rewritten(JUDGE, "2 * max(g.baseline_rows) + 24", "max(g.baseline_rows)"), DETECTOR, "row_by_row"),
+             rewritten(READER, "2 * p_profile.baseline_rows + 24", "p_profile.baseline_rows"), DETECTOR, "row_by_row"),
     Mutation("quality 5", "a row alone is not judged by the detector",
-             rewritten(TRIGGER, "IF v_row_count = 1\n           AND NOT v_is_suspect",
-                       "IF v_row_count = 1 THEN RETURN NULL; END IF;\n        IF v_row_count = 1\n"
-                       "           AND NOT v_is_suspect"), DETECTOR, "row_by_row"),
+             rewritten(RECALL, "codes[m.n] := 1", "codes[m.n] := 0"), DETECTOR, "row_by_row"),
     Mutation("quality 5", "rescore passes over rows that nobody scored",
-             rewritten("_tidemark.rescore_timeseries_data", "WHERE (", "WHERE d.quality_score IS NOT NULL AND ("),
+             rewritten("public.rescore", "BETWEEN $2 AND $3\n                 GROUP BY",
+                       "BETWEEN $2 AND $3 AND d.quality_score IS NOT NULL\n                 GROUP BY"),
              DETECTOR, "stored_without_scoring"),
+    Mutation("quality 5", "what is remembered is believed whatever happened since",
+             rewritten(RECALL, "codes[v_n[i]] := NULL", "NULL"), MEMORY, "behind_its_back"),
+    Mutation("quality 5", "a dropped chunk leaves no trace in what is remembered",
+             rewritten(RECALL, "v_chunks[i] <> ", "v_chunks[i] <> 0 * v_chunks[i] + v_chunks[i] AND v_chunks[i] <> "),
+             MEMORY, "behind_its_back"),
+    Mutation("quality 5", "whoever cannot hold a memory leaves no lapse",
+             rewritten("_tidemark.forget_series", "PERFORM _tidemark.lapse(", "PERFORM pg_typeof("), MEMORY,
+             "two_feeds"),
     # 6 what is missing
     Mutation("quality 6", "the rows of other sources fill gaps",
              rewritten("_tidemark.series_gaps", "WHERE t.source_id = p_source_id\n               AND t.timestamp >=",

@@ -1,8 +1,7 @@
 -- Rules: from a row of validation_rules to a condition on a row of its hypertable, refused when it is broken.
 -- A condition is true where the rule holds, false where it is violated and NULL where it cannot be evaluated.
 
--- A relation by its label in quality_issues, anomalies and validation_rules: its name, with the schema unless that is
--- public. NULL where there is none.
+-- A relation by its label in quality_issues, anomalies and validation_rules (_tidemark.label). NULL where there is none.
 CREATE OR REPLACE FUNCTION _tidemark.labelled_relation(p_label text)
     RETURNS regclass
     LANGUAGE sql
@@ -14,13 +13,13 @@ AS $func$
     SELECT c.oid::regclass
       FROM pg_catalog.pg_class AS c
       JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
-     WHERE p_label = CASE n.nspname WHEN 'public' THEN c.relname ELSE n.nspname || '.' || c.relname END
+     WHERE p_label = CASE n.nspname WHEN 'public' THEN '' ELSE quote_ident(n.nspname) || '.' END || quote_ident(c.relname)
        AND c.relkind IN ('r', 'p')
      ORDER BY n.nspname = 'public' DESC
      LIMIT 1;
 $func$;
 COMMENT ON FUNCTION _tidemark.labelled_relation(text) IS
-'Table by its label: its name, with the schema unless that is public; NULL where there is none.';
+'Table by its label, as label() gives it; NULL where there is none.';
 
 -- Replaces every @token@ of a template by its text, also in the texts put in.
 CREATE OR REPLACE FUNCTION _tidemark.fill_template(

@@ -1,184 +1,92 @@
--- The judge of a hypertable: scores the rows of some islands, an island being a series and a period. It only computes
--- what differs from the rows; its clerk (545) writes that down.
+-- The judge scores the rows of some islands, an island being a series and a period. It only computes what differs from
+-- the rows; the clerk (542) writes that down. What reads the rows of a hypertable is made for it (545).
 
--- The body of a judge, to be filled with the texts of its hypertable.
-CREATE OR REPLACE FUNCTION _tidemark.judge_template()
-    RETURNS text
-    LANGUAGE sql
-    IMMUTABLE
-    PARALLEL SAFE
+-- Rows of a hypertable that are judged, as they are stored.
+CREATE OR REPLACE FUNCTION _tidemark.judged_rows(
+    p_target _tidemark.quality_targets,
+    p_series jsonb[],
+    p_ts timestamptz[],
+    p_profile public.quality_profiles,
+    p_step interval,
+    p_is_safe boolean
+)
+    RETURNS SETOF _tidemark.judged_row
+    LANGUAGE plpgsql
+    STABLE
     SET search_path = pg_catalog, pg_temp
 AS $func$
-    SELECT $judge$
-#variable_conflict use_column
-DECLARE
-    -- One element per island.
-    v_profiles integer[];
-    v_transforms public.change_transform[];
-    v_steps interval[];
-    v_markets text[];
-    v_groups integer[]; -- islands with the same thresholds are judged together
-    v_start timestamptz[]; -- from here on rows are read: the baseline of p_from
-    v_end timestamptz[]; -- up to here rows are judged
+BEGIN
+    RETURN QUERY EXECUTE format('SELECT * FROM _tidemark.%I($1, $2, $3, $4, $5)', 'rows_' || p_target.stem)
+        USING p_series, p_ts, p_profile, p_step, p_is_safe;
+END
+$func$;
+COMMENT ON FUNCTION _tidemark.judged_rows(
+    _tidemark.quality_targets, jsonb [], timestamptz [], public.quality_profiles, interval, boolean
+) IS 'Rows of a hypertable that are judged, with what they lack and which rules they violate.';
 
-    v_back integer; -- rows before the first judged one that its score depends on, and after the last
-    v_back_to timestamptz;
-    -- Bounds of all islands: the planner leaves out chunks by what it knows to be constant.
-    v_first_end CONSTANT timestamptz := (SELECT min(i) FROM unnest(p_to) AS i);
-    v_last_start CONSTANT timestamptz := (SELECT max(i) FROM unnest(p_from) AS i);
-    v_lowest timestamptz;
-    v_highest timestamptz;
-    v_short integer[];
-    v_island record;
-    -- The thresholds of a group.
-    v_group integer;
-    v_rows integer;
-    v_transform public.change_transform;
-    v_sessions boolean;
-    v_max_change double precision;
-    v_min_samples integer;
-    v_anomaly_z double precision;
-    v_scale_floor double precision;
-    v_tick double precision;
-    v_some _tidemark.finding[];
-    v_found _tidemark.finding[] := '{}';
+-- What the rows that were found are worth, where that differs from what is on record: all of one profile, p_series the
+-- series of the islands that the findings refer to.
+CREATE OR REPLACE FUNCTION _tidemark.verdicts(
+    p_target _tidemark.quality_targets,
+    p_series jsonb[],
+    p_found _tidemark.finding[],
+    p_profile public.quality_profiles,
+    p_step interval,
+    p_is_safe boolean
+)
+    RETURNS _tidemark.verdict[]
+    LANGUAGE plpgsql
+    STABLE
+    SET search_path = pg_catalog, pg_temp
+AS $func$
+DECLARE
+    v_found_series jsonb[];
+    v_found_ts timestamptz[];
+    v_found _tidemark.finding[];
+    -- What was judged when the row arrived, against the clock of that moment, stands.
+    v_arrival_rules CONSTANT integer[] := ARRAY(
+        SELECT r.rule_id FROM public.validation_rules AS r
+         WHERE r.applies_to = p_target.label AND r.rule_type = 'not_future' AND r.is_active
+    );
     v_verdicts _tidemark.verdict[];
 BEGIN
-    SELECT array_agg(g.quality_profile_id ORDER BY g.island), array_agg(g.transform ORDER BY g.island),
-           array_agg(g.step ORDER BY g.island), array_agg(g.market ORDER BY g.island),
-           array_agg(g.group_no ORDER BY g.island),
-           2 * max(g.baseline_rows) + 24,
-           min(g.starts_at - CASE g.step WHEN interval '0' THEN @chunk_interval@::interval
-                             ELSE 6 * (2 * g.baseline_rows + 3) * g.step + interval '4 days' END)
-      INTO v_profiles, v_transforms, v_steps, v_markets, v_groups, v_back, v_back_to
+    SELECT array_agg(u.series), array_agg(u.ts), array_agg(u.finding)
+      INTO v_found_series, v_found_ts, v_found
       FROM (
-        SELECT i.island, i.starts_at, p.quality_profile_id, p.transform, p.step, p.market, p.baseline_rows,
-               dense_rank() OVER (
-                   ORDER BY p.baseline_rows, p.transform, p.max_change, p.min_samples, p.anomaly_z, p.scale_floor,
-                            p.tick_size, @has_sessions@
-               ) AS group_no
-          FROM unnest(@key_arguments@, p_from) WITH ORDINALITY AS i (@keys@, starts_at, island)
-         CROSS JOIN LATERAL @profile@ AS p
-      ) AS g;
-
-    -- Where the baselines begin, and up to where the judged rows are part of others' baselines. First only as far back
-    -- as should suffice, so that few chunks are looked at; then without that bound for whom it did not.
-    SELECT array_agg(coalesce(b.starts_at, i.starts_at) ORDER BY i.island),
-           array_agg(greatest(i.ends_at, f.ends_at) ORDER BY i.island),
-           array_agg(i.island ORDER BY i.island) FILTER (WHERE b.row_count < v_back)
-      INTO v_start, v_end, v_short
-      FROM unnest(@key_arguments@, p_from, p_to, v_transforms) WITH ORDINALITY
-           AS i (@keys@, starts_at, ends_at, transform, island)
-     CROSS JOIN LATERAL (
-               SELECT min(t.ts) AS starts_at, count(*) AS row_count
-                 FROM (SELECT d.@time@ AS ts
-                         FROM @table@ AS d
-                        WHERE @row_is_of_i@ AND d.@time@ < i.starts_at AND @valid@
-                          AND d.@time@ >= v_back_to AND d.@time@ < v_last_start
-                        ORDER BY d.@time@ DESC
-                        LIMIT v_back) AS t
-           ) AS b
-     CROSS JOIN LATERAL (
-               SELECT max(t.ts) AS ends_at
-                 FROM (SELECT d.@time@ AS ts
-                         FROM @table@ AS d
-                        WHERE p_followers AND @row_is_of_i@ AND d.@time@ > i.ends_at AND @valid@
-                          AND d.@time@ > v_first_end
-                        ORDER BY d.@time@
-                        LIMIT v_back) AS t
-           ) AS f;
-    IF v_short IS NOT NULL THEN
-        FOR v_island IN
-            SELECT i.island, b.starts_at
-              FROM unnest(@key_arguments@, p_from, v_transforms) WITH ORDINALITY
-                   AS i (@keys@, starts_at, transform, island)
-             CROSS JOIN LATERAL (
-                       SELECT min(t.ts) AS starts_at
-                         FROM (SELECT d.@time@ AS ts
-                                 FROM @table@ AS d
-                                WHERE @row_is_of_i@ AND d.@time@ < i.starts_at AND @valid@ AND d.@time@ < v_last_start
-                                ORDER BY d.@time@ DESC
-                                LIMIT v_back) AS t
-                   ) AS b
-             WHERE i.island = ANY (v_short)
-               AND b.starts_at IS NOT NULL
-        LOOP
-            v_start[v_island.island] := v_island.starts_at;
-        END LOOP;
-    END IF;
-    SELECT min(s) INTO v_lowest FROM unnest(v_start) AS s;
-    SELECT max(e) INTO v_highest FROM unnest(v_end) AS e;
-
-    FOR v_group IN 1 .. (SELECT max(g) FROM unnest(v_groups) AS g) LOOP
-        SELECT p.baseline_rows, p.transform, @has_sessions@, p.max_change, p.min_samples, p.anomaly_z, p.scale_floor,
-               coalesce(p.tick_size, 0)
-          INTO STRICT v_rows, v_transform, v_sessions, v_max_change, v_min_samples, v_anomaly_z, v_scale_floor, v_tick
-          FROM (SELECT q.*, v_steps[array_position(v_groups, v_group)] AS step
-                  FROM public.quality_profiles AS q
-                 WHERE q.quality_profile_id = v_profiles[array_position(v_groups, v_group)]) AS p;
-        IF v_sessions THEN
-            @detect_sessions@ INTO v_some;
-            v_found := v_found || coalesce(v_some, '{}');
-            -- The first rows of their sessions, among their like.
-            IF EXISTS (SELECT FROM unnest(v_some) AS f WHERE f.is_first) THEN
-                @detect_nights@ INTO v_some;
-                v_found := v_found || coalesce(v_some, '{}');
-            END IF;
-        ELSIF v_transform = 'log_return' THEN
-            @detect_log@ INTO v_some;
-            v_found := v_found || coalesce(v_some, '{}');
-        ELSE
-            @detect_plain@ INTO v_some;
-            v_found := v_found || coalesce(v_some, '{}');
-        END IF;
-    END LOOP;
-    IF v_found = '{}' THEN
-        RETURN 0;
-    END IF;
-
+        SELECT DISTINCT ON (p_series[f.island], f.ts)
+               p_series[f.island] AS series, f.ts, f::_tidemark.finding AS finding
+          FROM unnest(p_found) AS f
+         ORDER BY p_series[f.island], f.ts, f.z_score NULLS LAST
+      ) AS u;
     SELECT array_agg(ROW(
                v.series, v.ts, v.score, v.is_anomaly, v.penalties, v.severity, v.kind, v.z_score, v.value, v.observed,
                v.expected, v.deviation, v.scale, v.samples
            )::_tidemark.verdict ORDER BY v.series, v.ts)
       INTO v_verdicts
       FROM (
-        SELECT d.series, f.ts, d.value, d.quality_score, d.is_anomaly AS was_anomaly, a.figures,
+        SELECT v_found_series[f.n] AS series, f.ts, d.value, d.quality_score, d.is_anomaly AS was_anomaly, a.figures,
                coalesce(q.recorded, '{}') AS recorded,
                greatest(0, 100 - (SELECT coalesce(sum(u.points), 0) FROM unnest(w.penalties) AS u))::smallint AS score,
-               coalesce(abs(f.z_score) > p.anomaly_z, false) OR a.is_kept IS TRUE AS is_anomaly,
+               coalesce(abs(f.z_score) > p_profile.anomaly_z, false) OR a.is_kept IS TRUE AS is_anomaly,
                w.penalties,
-               CASE WHEN abs(f.z_score) > p.black_swan_z THEN 'black_swan'::public.anomaly_severity
-                    WHEN abs(f.z_score) > p.anomaly_z THEN 'anomaly' END AS severity,
-               CASE WHEN p.transform = 'log_return' AND d.first_value > 0 AND f.previous > 0 AND EXISTS (
+               CASE WHEN abs(f.z_score) > p_profile.black_swan_z THEN 'black_swan'::public.anomaly_severity
+                    WHEN abs(f.z_score) > p_profile.anomaly_z THEN 'anomaly' END AS severity,
+               CASE WHEN p_profile.transform = 'log_return' AND d.first_value > 0 AND f.previous > 0 AND EXISTS (
                     SELECT FROM unnest(ARRAY[1.5, 2, 3, 4, 5, 7, 10]::double precision[]) AS s (ratio)
                      WHERE abs(abs(ln(d.first_value) - ln(f.previous)) - ln(s.ratio)) <= 0.03
                ) THEN 'split_candidate'::public.anomaly_kind ELSE 'spike' END AS kind,
                f.z_score, f.observed, f.expected, f.deviation, f.scale, f.samples
-          FROM (
-            SELECT DISTINCT ON (@keys@, f.ts) f.*, @keys_of_finding@
-              FROM unnest(v_found) AS f
-             ORDER BY @keys@, f.ts, f.z_score NULLS LAST
-          ) AS f
-         CROSS JOIN LATERAL (
-                   SELECT q.transform, q.max_change, q.anomaly_z, q.black_swan_z, v_markets[f.island] AS market,
-                          v_steps[f.island] AS step@needs@
-                     FROM public.quality_profiles AS q
-                    WHERE q.quality_profile_id = v_profiles[f.island]
-               ) AS p
-         CROSS JOIN LATERAL (SELECT f.*) AS i
-         CROSS JOIN LATERAL (
-                   SELECT @series@ AS series, @value@ AS value, @open@ AS first_value, d.quality_score, d.is_anomaly,
-                          array_remove(ARRAY[@missing_fields@]::text[], NULL) AS missing_fields,
-                          @broken_expression@ AS broken_rules
-                     FROM @table@ AS d
-                    WHERE @row_is_of_i@ AND d.@time@ = i.ts AND d.@time@ BETWEEN v_lowest AND v_highest
-               ) AS d
+          FROM unnest(v_found) WITH ORDINALITY
+               AS f (island, ts, previous, reference, observed, expected, deviation, scale, samples, z_score, is_first,
+                     n)
+          JOIN _tidemark.judged_rows(p_target, v_found_series, v_found_ts, p_profile, p_step, p_is_safe) AS d
+            ON d.n = f.n
           LEFT JOIN LATERAL (
                    SELECT b.status = 'confirmed_error' AS is_error, b.status <> 'open' AS is_kept,
                           (b.severity, b.kind, b.z_score, b.observed, b.expected, b.deviation, b.scale, b.samples)
                           AS figures
                      FROM public.anomalies AS b
-                    WHERE b.table_name = @label@ AND b.series = d.series AND b.timestamp = f.ts
+                    WHERE b.table_name = p_target.label AND b.series = v_found_series[f.n] AND b.timestamp = f.ts
                       AND b.detector_version = 'lr2p-1' AND b.value IS NOT DISTINCT FROM d.value
                       AND d.is_anomaly
                    OFFSET 0 -- look up, do not join: fresh tables have no statistics
@@ -186,31 +94,31 @@ BEGIN
          CROSS JOIN LATERAL (
                    SELECT array_agg(ROW(q.penalty, q.points, q.rule_id, q.detail)::_tidemark.penalty
                                     ORDER BY q.penalty, q.rule_id) AS recorded,
-                          -- What was judged when the row arrived, against the clock of that moment, stands; so does the
-                          -- verdict on a row that a reviewer confirmed to be an error.
+                          -- So does the verdict on a row that a reviewer confirmed to be an error.
                           array_agg(ROW(q.penalty, q.points, q.rule_id, q.detail)::_tidemark.penalty)
-                          FILTER (WHERE q.penalty = 'timeliness' OR q.rule_id = ANY (ARRAY[@arrival_rules@]::integer[])
+                          FILTER (WHERE q.penalty = 'timeliness' OR q.rule_id = ANY (v_arrival_rules)
                                      OR (q.penalty = 'consistency' AND a.is_error)) AS kept
                      FROM public.quality_issues AS q
-                    WHERE q.table_name = @label@ AND q.series = d.series AND q.ts = f.ts
+                    WHERE q.table_name = p_target.label AND q.series = v_found_series[f.n] AND q.ts = f.ts
                ) AS q
          CROSS JOIN LATERAL (
                    SELECT coalesce(q.kept, '{}')
-                          || CASE WHEN cardinality(d.missing_fields) > 0 THEN ARRAY[ROW(
-                                 'completeness', 30, NULL, 'missing: ' || array_to_string(d.missing_fields, ', ')
+                          || CASE WHEN cardinality(d.missing) > 0 THEN ARRAY[ROW(
+                                 'completeness', 30, NULL, 'missing: ' || array_to_string(d.missing, ', ')
                              )::_tidemark.penalty] ELSE '{}' END
                           -- Strictly more than max_change, in decimals, so that half is not more than half. The good
                           -- row after a bad one also moves that much, but is back at the median of the three before.
                           || CASE WHEN d.value <> 'NaN' AND f.previous <> 0
                                    AND abs(d.value::numeric - f.previous::numeric)
-                                       > p.max_change::numeric * abs(f.previous::numeric)
-                                   AND (abs(d.value - f.reference) <= p.max_change * abs(f.reference)) IS NOT TRUE
+                                       > p_profile.max_change::numeric * abs(f.previous::numeric)
+                                   AND (abs(d.value - f.reference) <= p_profile.max_change * abs(f.reference))
+                                       IS NOT TRUE
                              THEN ARRAY[ROW(
                                  'consistency', 25, NULL, format('from %s to %s', f.previous, d.value)
                              )::_tidemark.penalty] ELSE '{}' END
                           || ARRAY(SELECT ROW('validation', 10, r.rule_id, r.name)::_tidemark.penalty
                                      FROM public.validation_rules AS r
-                                    WHERE r.rule_id = ANY (d.broken_rules)
+                                    WHERE r.rule_id = ANY (d.broken)
                                     ORDER BY r.rule_id) AS penalties
                ) AS w
       ) AS v
@@ -220,122 +128,159 @@ BEGIN
         OR (v.severity IS NOT NULL AND v.figures IS DISTINCT FROM
             (v.severity, v.kind, v.z_score, v.observed, v.expected, v.deviation, v.scale, v.samples))
         OR ARRAY(SELECT u FROM unnest(v.penalties) AS u ORDER BY u.penalty, u.rule_id) <> v.recorded;
-    IF v_verdicts IS NULL THEN
-        RETURN 0;
-    END IF;
-    RETURN _tidemark.@clerk@(v_verdicts, v_lowest, v_highest);
+    RETURN coalesce(v_verdicts, '{}');
 END
-$judge$;
 $func$;
-COMMENT ON FUNCTION _tidemark.judge_template() IS 'Body of the judge of a hypertable; a template.';
+COMMENT ON FUNCTION _tidemark.verdicts(
+    _tidemark.quality_targets, jsonb [], _tidemark.finding [], public.quality_profiles, interval, boolean
+) IS 'Score, flag and penalties of rows that were found, where they differ from what is on record.';
 
--- The judge's text for a hypertable. p_safe makes the one that is called where a rule fails to evaluate: it looks at
--- every row of the islands and evaluates each rule on its own.
-CREATE OR REPLACE FUNCTION _tidemark.judge_body(
-    p_tokens jsonb,
-    p_safe boolean
+-- The judge itself: judge() calls it, and again with p_is_safe where a rule fails to evaluate.
+CREATE OR REPLACE FUNCTION _tidemark.judge_islands(
+    p_hypertable regclass,
+    p_series jsonb[],
+    p_from timestamptz[],
+    p_to timestamptz[],
+    p_late_before timestamptz[],
+    p_future_after timestamptz,
+    p_followers boolean,
+    p_is_safe boolean
 )
-    RETURNS text
+    RETURNS bigint
     LANGUAGE plpgsql
-    STABLE
+    VOLATILE
     SET search_path = pg_catalog, pg_temp
 AS $func$
 DECLARE
-    v_first CONSTANT text := $sql$coalesce(g.ts - g.previous_ts > v_steps[g.island] AND EXISTS (
-        SELECT FROM public.market_calendar AS c
-         WHERE c.market = v_markets[g.island]
-           AND c.date BETWEEN (g.previous_ts AT TIME ZONE 'UTC')::date - 1 AND (g.ts AT TIME ZONE 'UTC')::date + 1
-           AND c.opens_at > g.previous_ts
-           AND c.opens_at <= g.ts
-    ), false)$sql$;
-    v_rows CONSTANT text := $sql$
-        SELECT i.island::integer AS island, d.ts, d.value, d.is_marked, d.usable
-          FROM unnest(@key_arguments@, p_from, p_late_before, v_start, v_end, v_profiles, v_transforms, v_groups,
-                      v_markets, v_steps) WITH ORDINALITY
-               AS i (@keys@, judged_from, late_before, starts_at, ends_at, profile, transform, group_no,
-                     market, step, island)
-         -- A barrier: what is required is decided once for an island.
-         CROSS JOIN LATERAL (
-                   SELECT i.market, i.step@needs@
-                     FROM public.quality_profiles AS q
-                    WHERE q.quality_profile_id = i.profile
-                   OFFSET 0
-               ) AS p
-         CROSS JOIN LATERAL (
-                   SELECT d.@time@ AS ts, @value@ AS value, @usable@ AS usable,
-                          d.@time@ >= i.judged_from AND (@marked@) AS is_marked
-                     FROM @table@ AS d
-                    WHERE @row_is_of_i@ AND d.@time@ >= i.starts_at AND d.@time@ <= i.ends_at
-                      AND d.@time@ >= v_lowest AND d.@time@ <= v_highest
-                    ORDER BY d.@time@
-               ) AS d
-         WHERE i.group_no = v_group$sql$;
-    -- The first rows of earlier sessions, found through the calendar, before those that are judged.
-    v_nights CONSTANT text := $sql$
-        SELECT f.island, f.ts, true AS usable, false AS is_marked, f.previous, NULL::timestamptz AS previous_ts,
-               (f.observed * 1e7)::bigint AS change, (f.deviation * 1e7)::bigint AS deviation
-          FROM unnest(v_some) AS f
-         WHERE f.is_first
-         UNION ALL
-        SELECT i.island::integer, b.ts, true, false, b.previous, NULL,
-               greatest(-90000000, least(90000000, (ln(b.value) * 1e7)::bigint - (ln(b.previous) * 1e7)::bigint)), NULL
-          FROM unnest(@key_arguments@, p_from, v_transforms, v_markets, v_steps) WITH ORDINALITY
-               AS i (@keys@, judged_from, transform, market, step, island)
-         CROSS JOIN LATERAL (
-                   SELECT n.ts, n.value, o.previous
-                     FROM public.market_calendar AS c
-                    CROSS JOIN LATERAL (
-                              SELECT d.@time@ AS ts, @value@ AS value
-                                FROM @table@ AS d
-                               WHERE @row_is_of_i@ AND d.@time@ >= c.opens_at AND d.@time@ < i.judged_from AND @usable@
-                                 AND d.@time@ < v_last_start
-                               ORDER BY d.@time@
-                               LIMIT 1
-                          ) AS n
-                    CROSS JOIN LATERAL (
-                              SELECT d.@time@ AS ts, @value@ AS previous
-                                FROM @table@ AS d
-                               WHERE @row_is_of_i@ AND d.@time@ < n.ts AND @usable@ AND d.@time@ < v_last_start
-                               ORDER BY d.@time@ DESC
-                               LIMIT 1
-                          ) AS o
-                    WHERE c.market = i.market
-                      AND c.date <= (i.judged_from AT TIME ZONE 'UTC')::date + 1
-                      AND c.opens_at < i.judged_from
-                      AND o.ts < c.opens_at
-                      AND n.ts - o.ts > i.step
-                      AND NOT EXISTS (
-                          SELECT FROM public.market_calendar AS l
-                           WHERE l.market = i.market AND l.date > c.date
-                             AND l.date <= (n.ts AT TIME ZONE 'UTC')::date + 1
-                             AND l.opens_at <= n.ts
-                      )
-                    ORDER BY c.date DESC
-                    LIMIT 2 * v_rows + 3
-               ) AS b
-         WHERE i.island IN (SELECT f.island FROM unnest(v_some) AS f WHERE f.is_first)$sql$;
+    v_most CONSTANT integer := 2000000; -- rows that are held in memory at once
+    v_target _tidemark.quality_targets;
+    v_group record;
+    v_profile public.quality_profiles;
+    v_from timestamptz[];
+    v_read record;
+    v_some _tidemark.finding[];
+    v_found _tidemark.finding[];
+    v_nights _tidemark.finding[];
+    v_lowest timestamptz := 'infinity';
+    v_highest timestamptz := '-infinity';
+    v_verdicts _tidemark.verdict[] := '{}';
 BEGIN
-    RETURN _tidemark.fill_template(_tidemark.judge_template(), p_tokens || jsonb_build_object(
-        'detect_log', _tidemark.fill_template(
-            _tidemark.detector_query(true),
-                jsonb_build_object('changes', _tidemark.changes_query(true), 'first', 'false')),
-        'detect_plain', _tidemark.fill_template(
-            _tidemark.detector_query(false),
-                jsonb_build_object('changes', _tidemark.changes_query(false), 'first', 'false')),
-        'detect_sessions', _tidemark.fill_template(
-            _tidemark.detector_query(true),
-                jsonb_build_object('changes', _tidemark.changes_query(true), 'first', v_first)),
-        'detect_nights', _tidemark.fill_template(
-            _tidemark.detector_query(true), jsonb_build_object('changes', v_nights, 'first', 'false')),
-        'rows', v_rows,
-        'clerk', format('write_%s', p_tokens ->> 'stem'),
-        'marked', CASE WHEN p_safe THEN 'true' ELSE
-            'd.quality_score IS DISTINCT FROM 100 OR d.is_anomaly IS DISTINCT FROM false OR d.@time@ < i.late_before'
-            ' OR d.@time@ > p_future_after OR @missing@ OR @broken@' END,
-        'broken_expression', CASE WHEN p_safe
-            THEN format('_tidemark.try_rules_%s(to_jsonb(d), p.market, p.step)', p_tokens ->> 'stem')
-            ELSE 'array_remove(ARRAY[@broken_rules@]::integer[], NULL)' END
-    ));
+    SELECT t.* INTO STRICT v_target FROM _tidemark.quality_targets AS t WHERE t.hypertable = p_hypertable;
+    FOR v_group IN
+        SELECT p.quality_profile_id, p.step, array_agg(p_series[p.n] ORDER BY p.n) AS series,
+               array_agg(p_from[p.n] ORDER BY p.n) AS starts, array_agg(p_to[p.n] ORDER BY p.n) AS ends,
+               array_agg(p_late_before[p.n] ORDER BY p.n) AS late_before
+          FROM _tidemark.series_profiles(v_target, p_series) AS p
+         GROUP BY p.quality_profile_id, p.step
+         ORDER BY p.quality_profile_id, p.step
+    LOOP
+        SELECT q.* INTO STRICT v_profile
+          FROM public.quality_profiles AS q
+         WHERE q.quality_profile_id = v_group.quality_profile_id;
+        v_found := '{}';
+        v_from := v_group.starts;
+        LOOP
+            EXECUTE format('SELECT * FROM _tidemark.%I($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)',
+                           'read_' || v_target.stem)
+               INTO v_read
+              USING v_group.series, v_from, v_group.ends, v_group.late_before, p_future_after, v_profile, v_group.step,
+                    p_followers, p_is_safe, v_most;
+            EXIT WHEN v_read.island IS NULL;
+            v_lowest := least(v_lowest, v_read.lowest);
+            v_highest := greatest(v_highest, v_read.highest);
+            v_some := ARRAY(SELECT f FROM _tidemark.detect(
+                v_read.island, v_read.ts, v_read.value, v_read.is_usable, v_read.is_marked, v_from, v_profile,
+                v_group.step
+            ) AS f);
+            v_found := v_found || v_some;
+            -- The first rows of their sessions, among their like.
+            IF EXISTS (SELECT FROM unnest(v_some) AS f WHERE f.is_first) THEN
+                EXECUTE format('SELECT _tidemark.%I($1, $2, $3, $4, $5)', 'nights_' || v_target.stem)
+                   INTO v_nights
+                  USING v_group.series, v_from, v_some, v_profile, v_group.step;
+                v_found := v_found || ARRAY(
+                    SELECT f FROM _tidemark.detect_nights(v_nights, v_from, v_profile, v_group.step) AS f
+                );
+            END IF;
+            EXIT WHEN cardinality(v_read.island) < v_most;
+            -- On with the island that was cut off; the others before it are done.
+            FOR i IN 1 .. cardinality(v_from) LOOP
+                v_from[i] := CASE
+                    WHEN i < v_read.island[v_most] THEN 'infinity'
+                    WHEN i = v_read.island[v_most]
+                    THEN greatest(v_from[i], v_read.ts[v_most] + interval '1 microsecond')
+                    ELSE v_from[i]
+                END;
+            END LOOP;
+        END LOOP;
+        IF v_found <> '{}' THEN
+            v_verdicts := v_verdicts || _tidemark.verdicts(
+                v_target, v_group.series, v_found, v_profile, v_group.step, p_is_safe
+            );
+        END IF;
+    END LOOP;
+    IF v_verdicts = '{}' THEN
+        RETURN 0;
+    END IF;
+    RETURN _tidemark.write_verdicts(v_target, v_verdicts, v_lowest, v_highest);
 END
 $func$;
-COMMENT ON FUNCTION _tidemark.judge_body(jsonb, boolean) IS 'Text of the judge of a hypertable.';
+COMMENT ON FUNCTION _tidemark.judge_islands(
+    regclass, jsonb [], timestamptz [], timestamptz [], timestamptz [], timestamptz, boolean, boolean
+) IS 'Scores the rows of islands of series; judge() is to be called.';
+
+-- Scores the rows of islands, given as series, first and last instant, and writes down what differs. Rows before
+-- p_late_before, one element an island, and after p_future_after are looked at whatever they contain. With p_followers
+-- the rows after an island whose baseline it is part of are judged too. p_is_safe is for when a rule fails to evaluate:
+-- it looks at every row and evaluates each rule on its own. Returns the number of rows whose verdict changed.
+CREATE OR REPLACE FUNCTION _tidemark.judge(
+    p_hypertable regclass,
+    p_series jsonb[],
+    p_from timestamptz[],
+    p_to timestamptz[],
+    p_late_before timestamptz[],
+    p_future_after timestamptz,
+    p_followers boolean,
+    p_is_safe boolean
+)
+    RETURNS bigint
+    LANGUAGE plpgsql
+    VOLATILE
+    SECURITY DEFINER
+    SET search_path = pg_catalog, pg_temp
+    -- Texts and days are the same whatever the session is set to. jit costs more than these queries take. Baselines are
+    -- read backwards along the key, however little is known about a fresh chunk: a bitmap would sort the whole series.
+    -- Sorts of a large batch should fit into memory.
+    SET timezone = 'UTC'
+    SET extra_float_digits = 1
+    SET jit = off
+    SET enable_bitmapscan = off
+    SET enable_seqscan = off
+    SET enable_nestloop = on
+    SET plan_cache_mode = 'auto'
+    SET work_mem = '128MB'
+AS $func$
+BEGIN
+    IF NOT p_is_safe THEN
+        BEGIN
+            RETURN _tidemark.judge_islands(
+                p_hypertable, p_series, p_from, p_to, p_late_before, p_future_after, p_followers, false
+            );
+        EXCEPTION
+            -- A rule failed to evaluate: rule_failures() has the same.
+            WHEN data_exception OR program_limit_exceeded OR syntax_error_or_access_rule_violation
+                 OR invalid_schema_name OR feature_not_supported THEN
+                NULL;
+        END;
+    END IF;
+    RETURN _tidemark.judge_islands(
+        p_hypertable, p_series, p_from, p_to, p_late_before, p_future_after, p_followers, true
+    );
+END
+$func$;
+REVOKE ALL ON FUNCTION _tidemark.judge(
+    regclass, jsonb [], timestamptz [], timestamptz [], timestamptz [], timestamptz, boolean, boolean
+) FROM public;
+COMMENT ON FUNCTION _tidemark.judge(
+    regclass, jsonb [], timestamptz [], timestamptz [], timestamptz [], timestamptz, boolean, boolean
+) IS 'Scores the rows of islands of series, and writes down what differs; returns how many rows changed.';

@@ -64,6 +64,8 @@ AS $func$
 BEGIN
     DELETE FROM public.quality_issues AS q WHERE q.table_name = TG_ARGV[0];
     DELETE FROM public.anomalies AS a WHERE a.table_name = TG_ARGV[0];
+    DELETE FROM _tidemark.series_memory AS m WHERE m.hypertable = TG_RELID;
+    PERFORM _tidemark.lapse(TG_RELID, NULL);
     RETURN NULL;
 END
 $func$;
@@ -71,9 +73,138 @@ REVOKE ALL ON FUNCTION _tidemark.forget_all_rows() FROM public;
 COMMENT ON FUNCTION _tidemark.forget_all_rows() IS
 'Statement trigger after TRUNCATE: removes the penalties and anomalies of the hypertable.';
 
--- Islands of rows: per series the periods that the rows of @source@ (alias d) cover. Rows that are far apart, so that
--- reading what lies between would cost more than it tells, are islands of their own.
-CREATE OR REPLACE FUNCTION _tidemark.islands_query()
+-- Deleting rows leaves a lapse for the hypertable, because the columnstore allows no transition table on DELETE.
+CREATE OR REPLACE FUNCTION _tidemark.lapse_deleted()
+    RETURNS trigger
+    LANGUAGE plpgsql
+    VOLATILE
+    SECURITY DEFINER
+    SET search_path = pg_catalog, pg_temp
+AS $func$
+BEGIN
+    PERFORM _tidemark.lapse(TG_RELID, NULL);
+    RETURN NULL;
+END
+$func$;
+REVOKE ALL ON FUNCTION _tidemark.lapse_deleted() FROM public;
+COMMENT ON FUNCTION _tidemark.lapse_deleted() IS
+'Statement trigger after DELETE: what is remembered of the hypertable''s series is void.';
+
+-- Always true: a constraint of each hypertable asks it about rows that are written where triggers do not run, and so it
+-- learns of them. A transaction leaves one lapse. It acts with the rights of whoever writes: only superusers, and those
+-- whom they allow it, can set session_replication_role.
+CREATE OR REPLACE FUNCTION _tidemark.notice_replica(p_label text)
+    RETURNS boolean
+    LANGUAGE plpgsql
+    VOLATILE
+    SET search_path = pg_catalog, pg_temp
+AS $func$
+BEGIN
+    IF coalesce(current_setting('tidemark.noticed', true), '') <> p_label THEN
+        PERFORM _tidemark.lapse(t.hypertable, NULL) FROM _tidemark.quality_targets AS t WHERE t.label = p_label;
+        PERFORM set_config('tidemark.noticed', p_label, true);
+    END IF;
+    RETURN true;
+END
+$func$;
+COMMENT ON FUNCTION _tidemark.notice_replica(text) IS
+'Always true; notes that rows of a hypertable are written where triggers do not run.';
+
+-- The constraint by which that is noticed; NULL where there is none.
+CREATE OR REPLACE FUNCTION _tidemark.replica_constraint(p_hypertable regclass)
+    RETURNS text
+    LANGUAGE sql
+    STABLE
+    SET search_path = pg_catalog, pg_temp
+AS $func$
+    SELECT c.conname::text
+      FROM pg_catalog.pg_constraint AS c
+     WHERE c.conrelid = p_hypertable AND c.contype = 'c'
+       AND pg_get_constraintdef(c.oid) LIKE '%\_tidemark.notice\_replica(%';
+$func$;
+COMMENT ON FUNCTION _tidemark.replica_constraint(regclass) IS
+'Name of the constraint by which rows that are written where triggers do not run are noticed.';
+
+-- What shapes the baselines of series leaves a lapse for all hypertables.
+CREATE OR REPLACE FUNCTION _tidemark.lapse_all()
+    RETURNS trigger
+    LANGUAGE plpgsql
+    VOLATILE
+    SECURITY DEFINER
+    SET search_path = pg_catalog, pg_temp
+AS $func$
+BEGIN
+    PERFORM _tidemark.lapse(t.hypertable, NULL) FROM _tidemark.quality_targets AS t;
+    RETURN NULL;
+END
+$func$;
+REVOKE ALL ON FUNCTION _tidemark.lapse_all() FROM public;
+COMMENT ON FUNCTION _tidemark.lapse_all() IS 'Trigger: what is remembered of all series is void.';
+
+CREATE OR REPLACE TRIGGER trg_lapse AFTER INSERT OR UPDATE OR DELETE OR TRUNCATE ON public.quality_profiles
+FOR EACH STATEMENT EXECUTE FUNCTION _tidemark.lapse_all();
+COMMENT ON TRIGGER trg_lapse ON public.quality_profiles IS 'Baselines depend on profiles.';
+ALTER TABLE public.quality_profiles ENABLE ALWAYS TRIGGER trg_lapse;
+
+CREATE OR REPLACE TRIGGER trg_lapse AFTER INSERT OR UPDATE OR DELETE OR TRUNCATE ON public.market_calendar
+FOR EACH STATEMENT EXECUTE FUNCTION _tidemark.lapse_all();
+COMMENT ON TRIGGER trg_lapse ON public.market_calendar IS 'Baselines depend on sessions.';
+ALTER TABLE public.market_calendar ENABLE ALWAYS TRIGGER trg_lapse;
+
+CREATE OR REPLACE TRIGGER trg_lapse AFTER UPDATE ON public.sources
+FOR EACH ROW
+WHEN ((old.data_type, old.interval, old.quality_profile_id)
+      IS DISTINCT FROM (new.data_type, new.interval, new.quality_profile_id))
+EXECUTE FUNCTION _tidemark.lapse_all();
+COMMENT ON TRIGGER trg_lapse ON public.sources IS 'Baselines depend on the profile of the source.';
+ALTER TABLE public.sources ENABLE ALWAYS TRIGGER trg_lapse;
+
+-- A row that was confirmed to be an error, or no longer is, counts otherwise in later baselines.
+CREATE OR REPLACE FUNCTION _tidemark.lapse_reviewed()
+    RETURNS trigger
+    LANGUAGE plpgsql
+    VOLATILE
+    SECURITY DEFINER
+    SET search_path = pg_catalog, pg_temp
+AS $func$
+DECLARE
+    v_anomaly CONSTANT public.anomalies := CASE WHEN TG_OP = 'INSERT' THEN NEW ELSE OLD END;
+BEGIN
+    PERFORM _tidemark.lapse(t.hypertable, ARRAY[v_anomaly.series])
+       FROM _tidemark.quality_targets AS t
+      WHERE t.label = v_anomaly.table_name;
+    RETURN NULL;
+END
+$func$;
+REVOKE ALL ON FUNCTION _tidemark.lapse_reviewed() FROM public;
+COMMENT ON FUNCTION _tidemark.lapse_reviewed() IS
+'Row trigger on anomalies: what is remembered of a series is void when an error of it is confirmed, or no longer is.';
+
+CREATE OR REPLACE TRIGGER trg_lapse_inserted AFTER INSERT ON public.anomalies
+FOR EACH ROW WHEN (new.status = 'confirmed_error') EXECUTE FUNCTION _tidemark.lapse_reviewed();
+COMMENT ON TRIGGER trg_lapse_inserted ON public.anomalies IS 'Baselines leave out confirmed errors.';
+ALTER TABLE public.anomalies ENABLE ALWAYS TRIGGER trg_lapse_inserted;
+
+CREATE OR REPLACE TRIGGER trg_lapse_updated AFTER UPDATE ON public.anomalies
+FOR EACH ROW
+WHEN (
+    'confirmed_error' IN (old.status, new.status)
+    AND (old.status, old.value) IS DISTINCT FROM (new.status, new.value)
+)
+EXECUTE FUNCTION _tidemark.lapse_reviewed();
+COMMENT ON TRIGGER trg_lapse_updated ON public.anomalies IS 'Baselines leave out confirmed errors.';
+ALTER TABLE public.anomalies ENABLE ALWAYS TRIGGER trg_lapse_updated;
+
+CREATE OR REPLACE TRIGGER trg_lapse_deleted AFTER DELETE ON public.anomalies
+FOR EACH ROW WHEN (old.status = 'confirmed_error') EXECUTE FUNCTION _tidemark.lapse_reviewed();
+COMMENT ON TRIGGER trg_lapse_deleted ON public.anomalies IS 'Baselines leave out confirmed errors.';
+ALTER TABLE public.anomalies ENABLE ALWAYS TRIGGER trg_lapse_deleted;
+
+-- What both triggers begin with. Islands: per series the periods that the rows of @source@ (alias d) cover. A statement
+-- with one row of each series, as feeds bring them, is judged by what is remembered: v_codes says what became of that,
+-- v_suspects which rows the rules find fault with. Rows of a large statement that are far apart, so that reading what
+-- lies between would cost more than it tells, are islands of their own.
+CREATE OR REPLACE FUNCTION _tidemark.islands_text()
     RETURNS text
     LANGUAGE sql
     IMMUTABLE
@@ -81,10 +212,15 @@ CREATE OR REPLACE FUNCTION _tidemark.islands_query()
     SET search_path = pg_catalog, pg_temp
 AS $func$
     SELECT $sql$
-        SELECT @aggregated_keys@, array_agg(g.starts_at), array_agg(g.ends_at), max(g.ends_at)
-          INTO @key_arrays@, v_from, v_to, v_latest
+    SELECT max(d.@time@) - min(d.@time@) > 5 * @chunk_interval@::interval, count(*) INTO v_is_wide, v_row_count
+      FROM @source@;
+    IF v_row_count = 0 THEN
+        RETURN NULL;
+    ELSIF v_row_count > 5000 OR v_is_wide THEN
+        SELECT array_agg(g.series), array_agg(g.starts_at), array_agg(g.ends_at)
+          INTO v_series, v_from, v_to
           FROM (
-            SELECT @keys@, min(c.starts_at) AS starts_at, max(c.ends_at) AS ends_at
+            SELECT @series_of_keys@ AS series, min(c.starts_at) AS starts_at, max(c.ends_at) AS ends_at
               FROM (
                 SELECT b.*, count(*) FILTER (WHERE b.is_far) OVER (PARTITION BY @keys@ ORDER BY b.bucket) AS part
                   FROM (
@@ -99,61 +235,90 @@ AS $func$
                   ) AS b
               ) AS c
              GROUP BY @keys@, c.part
-          ) AS g
-    $sql$;
+          ) AS g;
+    ELSE
+        @try@
+        SELECT array_agg(g.series), array_agg(g.starts_at), array_agg(g.ends_at),
+               array_agg(CASE WHEN g.starts_at = g.ends_at THEN g.value END), array_agg(g.is_suspect)
+          INTO v_series, v_from, v_to, v_value, v_suspects
+          FROM (
+            SELECT i.series, min(d.@time@) AS starts_at, max(d.@time@) AS ends_at,
+                   max(CASE WHEN @valid_price@@is_new@ THEN @value@ END) AS value,
+                   bool_or(
+                       d.quality_score IS DISTINCT FROM 100 OR d.is_anomaly IS DISTINCT FROM false@arrival@
+                       OR @missing@
+                       OR @broken@
+                   ) AS is_suspect
+              FROM @source@
+             CROSS JOIN LATERAL (SELECT @series@ AS series OFFSET 0) AS i
+              -- Its profile; what nothing is remembered of is looked at in any case.
+              LEFT JOIN LATERAL (
+                       SELECT q.market, m.step, q.required_fields, q.allowed_lag
+                         FROM _tidemark.series_memory AS m
+                         JOIN public.quality_profiles AS q ON q.quality_profile_id = m.quality_profile_id
+                        WHERE m.hypertable = @table_literal@::regclass
+                          AND m.series = i.series
+                       OFFSET 0
+                   ) AS p ON true
+             GROUP BY i.series
+          ) AS g;
+        @catch@
+        @recall@
+        IF array_position(v_codes, NULL) IS NULL AND array_position(v_codes, 1) IS NULL
+           AND array_position(v_suspects, true) IS NULL AND v_codes IS NOT NULL THEN
+            RETURN NULL;
+        END IF;
+    END IF;
+    SELECT array_agg(i.series), array_agg(i.starts_at), array_agg(i.ends_at),
+           array_agg(i.series) FILTER (WHERE i.code IS NULL), array_agg(i.ends_at) FILTER (WHERE i.code IS NULL)
+      INTO v_series, v_from, v_to, v_unknown, v_unknown_to
+      FROM unnest(v_series, v_from, v_to, v_codes, v_suspects) AS i (series, starts_at, ends_at, code, is_suspect)
+     WHERE i.code IS DISTINCT FROM 0
+        OR i.is_suspect;
+    IF v_unknown IS NOT NULL THEN
+        PERFORM _tidemark.forget_series(@table_literal@::regclass, v_unknown, v_unknown_to);
+    END IF;$sql$;
 $func$;
-COMMENT ON FUNCTION _tidemark.islands_query() IS 'Query for the periods that changed rows cover; a template.';
+COMMENT ON FUNCTION _tidemark.islands_text() IS
+'What the triggers begin with: the periods that changed rows cover, less what memory is certain of; a template.';
 
--- Whether the detector certainly leaves the newest row of a series alone, from its level and those of the 51 rows
--- before it (ln(p) in 1e-7, newest first, in v_levels), without computing its baseline of v_rows rows. False means
--- nothing.
---
--- Let C be the 30 changes 22 to 51 rows back, with mean c and sum of squares A around it. Every one of the 20 changes R
--- after them has C in its own baseline of at most N = v_rows changes, with mean m and deviation s, so that (N - 1) s^2
--- >= A + 30 (c - m)^2. A change x of R is kept by pass 1 if |x - m| <= 4 s, and
---     |x - m| <= |x - c| + |c - m|,   min over m of 4 s - |c - m| = sqrt(A / (N - 1) * (16 - (N - 1) / 30)).
--- What of R lies within that of c is therefore kept for certain; its sum of squares B around its own mean is part of
--- what s20 is made of, so S >= s20 >= sqrt(B / 19). And |z| <= |d| / S.
--- Loops, because a query over arrays of this size takes longer to begin than they to end.
-CREATE OR REPLACE FUNCTION _tidemark.certainty_template()
+-- What both triggers are: p_body after what they begin with.
+CREATE OR REPLACE FUNCTION _tidemark.trigger_text(p_body text)
     RETURNS text
     LANGUAGE sql
     IMMUTABLE
     PARALLEL SAFE
     SET search_path = pg_catalog, pg_temp
 AS $func$
-    SELECT $block$
-                v_center := (v_levels[22] - v_levels[52]) / 30.0::double precision;
-                v_squares := 0;
-                FOR i IN 22 .. 51 LOOP
-                    v_change := v_levels[i] - v_levels[i + 1] - v_center;
-                    v_squares := v_squares + v_change * v_change;
-                END LOOP;
-                v_limit := 0.999 * sqrt(v_squares / (v_rows - 1) * (16 - (v_rows - 1) / 30.0::double precision));
-                v_count := 0;
-                v_sum := 0;
-                v_squares := 0;
-                FOR i IN 2 .. 21 LOOP
-                    v_change := v_levels[i] - v_levels[i + 1] - v_center;
-                    IF abs(v_change) <= v_limit THEN
-                        v_count := v_count + 1;
-                        v_sum := v_sum + v_change;
-                        v_squares := v_squares + v_change * v_change;
-                    END IF;
-                END LOOP;
-                v_is_certain := v_count > 0 AND abs(v_levels[1] - (
-                    v_levels[2] + v_levels[3] + v_levels[4] - greatest(v_levels[2], v_levels[3], v_levels[4])
-                    - least(v_levels[2], v_levels[3], v_levels[4])
-                )) <= 0.999 * v_anomaly_z * greatest(
-                    sqrt(greatest(v_squares - v_sum * v_sum / v_count, 0) / 19), 1e7 * v_scale_floor
-                );
-$block$;
+    SELECT $sql$
+#variable_conflict use_column
+DECLARE
+    v_now CONSTANT timestamptz := clock_timestamp(); -- one clock for all rows of the statement
+    v_is_live CONSTANT boolean := coalesce(current_setting('tidemark.ingest_mode', true), '')
+        NOT IN ('backfill', 'correction', 'replay');
+    v_is_safe boolean := false; -- a rule failed to evaluate: the judge is to look at each on its own
+    v_series jsonb[];
+    v_from timestamptz[];
+    v_to timestamptz[];
+    v_value double precision[];
+    v_is_wide boolean;
+    v_row_count bigint;
+    v_codes integer[];
+    v_suspects boolean[];
+    v_unknown jsonb[];
+    v_unknown_to timestamptz[];
+    v_late_before timestamptz[];
+    v_compressed tstzrange[];
+BEGIN@begin@@islands@
+$sql$ || p_body || $sql$
+    RETURN NULL;
+END
+$sql$;
 $func$;
-COMMENT ON FUNCTION _tidemark.certainty_template() IS
-'Statements that tell whether the detector certainly leaves the newest of 52 rows alone; a template.';
+COMMENT ON FUNCTION _tidemark.trigger_text(text) IS 'Body of a trigger that scores rows; a template.';
 
 -- Statement trigger before INSERT: the rows of a statement that trg_calculate_quality_score will judge begin with the
--- score 100. It takes that back (insert_template). In what the two do not see, because they are switched off, rows are
+-- score 100. That one takes it back. In what the two do not see, because they are switched off, rows are
 -- replicated or go into a chunk directly, the score stays NULL.
 CREATE OR REPLACE FUNCTION _tidemark.expect_scores()
     RETURNS trigger
@@ -175,7 +340,7 @@ $func$;
 COMMENT ON FUNCTION _tidemark.expect_scores() IS
 'Statement trigger before INSERT: rows begin with the score 100 where the trigger that judges them is in force.';
 
--- The body of trg_calculate_quality_score.
+-- score_…: trg_calculate_quality_score.
 CREATE OR REPLACE FUNCTION _tidemark.insert_template()
     RETURNS text
     LANGUAGE sql
@@ -183,120 +348,13 @@ CREATE OR REPLACE FUNCTION _tidemark.insert_template()
     PARALLEL SAFE
     SET search_path = pg_catalog, pg_temp
 AS $func$
-    SELECT $trigger$
-#variable_conflict use_column
-DECLARE
-    v_now CONSTANT timestamptz := clock_timestamp(); -- one clock for all rows of the statement
-    v_is_live CONSTANT boolean := coalesce(current_setting('tidemark.ingest_mode', true), '')
-        NOT IN ('backfill', 'correction', 'replay');
-    @key_array_declarations@
-    v_from timestamptz[];
-    v_to timestamptz[];
-    v_late_before timestamptz[];
-    v_latest timestamptz;
-    v_compressed tstzrange[];
-    -- Of the first row:
-    @key_value_declarations@
-    v_row_count bigint;
-    v_has_few_chunks boolean;
-    v_mode text;
-    v_ts timestamptz;
-    v_value double precision;
-    v_is_suspect boolean;
-    v_transform public.change_transform;
-    v_rows integer;
-    v_max_change double precision;
-    v_anomaly_z double precision;
-    v_scale_floor double precision;
-    v_lag interval;
-    v_market text;
-    v_step interval;
-    v_back_to timestamptz;
-    v_levels bigint[];
-    v_is_late boolean;
-    v_center double precision;
-    v_change double precision;
-    v_limit double precision;
-    v_count integer;
-    v_sum double precision;
-    v_squares double precision;
-    v_is_certain boolean;
-    v_is_near_anomaly boolean;
-    v_is_safe boolean := false; -- a rule failed to evaluate: look at each on its own
-BEGIN
-    PERFORM set_config('tidemark.scoring', '', true);
-    @try@
-    IF NOT v_is_safe THEN
-        SELECT (SELECT count(*) FROM (SELECT FROM new_rows LIMIT 2) AS c),
-               (SELECT count(*) <= 40 FROM (SELECT FROM pg_catalog.pg_inherits AS h
-                                             WHERE h.inhparent = @table_literal@::regclass LIMIT 41) AS c), @keys@, x.ts, x.value, x.is_suspect,
-               p.transform, p.baseline_rows, p.max_change, p.anomaly_z, p.scale_floor, p.allowed_lag, p.market, p.step
-          INTO v_row_count, v_has_few_chunks, @key_values@, v_ts, v_value, v_is_suspect,
-               v_transform, v_rows, v_max_change, v_anomaly_z, v_scale_floor, v_lag, v_market, v_step
-          FROM (SELECT * FROM new_rows LIMIT 1) AS d
-         CROSS JOIN LATERAL (SELECT @keys_of_row@) AS i
-         CROSS JOIN LATERAL @profile@ AS p
-         CROSS JOIN LATERAL (
-                   SELECT d.@time@ AS ts, @value@ AS value,
-                          d.quality_score IS DISTINCT FROM 100 OR d.is_anomaly IS DISTINCT FROM false OR @missing@
-                          OR @broken_without_market@ AS is_suspect
-                     FROM (SELECT d.*) AS d
-               ) AS x;
-        IF v_row_count IS NULL THEN
-            RETURN NULL;
-        END IF;
-
-        -- One row at the end of its series, as feeds deliver them: where it is certain that the detector would not flag
-        -- it, it need not run.
-        IF v_row_count = 1
-           AND NOT v_is_suspect
-           AND v_transform = 'log_return'
-           AND v_rows BETWEEN 51 AND 450
-           AND v_value > 1e-100
-           AND v_value < 1e100
-           AND v_ts <= v_now + @tolerance@::interval
-           AND (v_lag IS NULL OR NOT v_is_live)
-           AND v_market IS NULL
-        THEN
-            -- Of few chunks all may be locked, which saves planning the look-back anew every time. Else it is planned for
-            -- the chunks of its period: hence a variable.
-            IF v_has_few_chunks THEN
-                v_mode := set_config('plan_cache_mode', 'force_generic_plan', true);
-            END IF;
-            v_back_to := v_ts - CASE v_step WHEN interval '0' THEN @chunk_interval@::interval
-                                ELSE 312 * v_step + interval '4 days' END;
-            SELECT array_agg(CASE WHEN r.value > 1e-100 AND r.value < 1e100 THEN (ln(r.value) * 1e7)::bigint END),
-                   bool_or(r.ts > v_ts), bool_or(r.is_anomaly)
-              INTO v_levels, v_is_late, v_is_near_anomaly
-              FROM (SELECT @value@ AS value, d.@time@ AS ts, d.is_anomaly
-                      FROM @table@ AS d
-                     WHERE @row_is_of_values@ AND d.@time@ >= v_back_to
-                     ORDER BY d.@time@ DESC
-                     LIMIT 52) AS r;
-            IF NOT v_is_late
-               AND cardinality(v_levels) = 52
-               AND array_position(v_levels, NULL) IS NULL
-               AND abs(v_value * exp(v_levels[2]::double precision / -1e7) - 1) < v_max_change * 0.999999
-               AND NOT (v_is_near_anomaly AND EXISTS (
-                   SELECT FROM public.anomalies AS b
-                    WHERE b.table_name = @label@ AND b.status = 'confirmed_error'
-                      AND b.timestamp BETWEEN v_back_to AND v_ts
-               ))
-            THEN
-                @certainty@
-                IF v_is_certain THEN
-                    RETURN NULL;
-                END IF;
-            END IF;
-        END IF;
-    END IF;
-
-    @islands@;
-
+    SELECT _tidemark.trigger_text($sql$
     -- A chunk that was compressed as a whole until this statement shows its new rows to nobody before the statement
     -- ends. Bringing one of them again, which stores nothing, ends a statement.
     SELECT array_agg(c) INTO v_compressed
-      FROM _tidemark.compressed_periods(@table_literal@, (SELECT min(f) FROM unnest(v_from) AS f), v_latest) AS c;
+      FROM _tidemark.compressed_periods(
+               @table_literal@, (SELECT min(f) FROM unnest(v_from) AS f), (SELECT max(t) FROM unnest(v_to) AS t)
+           ) AS c;
     IF v_compressed IS NOT NULL THEN
         INSERT INTO @table@ @into_columns@ OVERRIDING SYSTEM VALUE
         SELECT @columns@
@@ -306,7 +364,7 @@ BEGIN
     END IF;
 
     -- What is judged against the clock.
-    IF v_latest > v_now + @tolerance@::interval THEN
+    IF (SELECT max(t) FROM unnest(v_to) AS t) > v_now + @tolerance@::interval THEN
         INSERT INTO public.quality_issues (table_name, series, ts, penalty, points, rule_id, detail)
         SELECT @label@, @series@, d.@time@, 'validation', 10, r.rule_id, r.name
           FROM new_rows AS d
@@ -315,40 +373,31 @@ BEGIN
         ON CONFLICT ON CONSTRAINT quality_issues_series_ts_penalty_key DO NOTHING;
     END IF;
     IF v_is_live THEN
-        SELECT array_agg(CASE WHEN p.allowed_lag IS NOT NULL
-                              THEN _tidemark.late_before(p.market, p.allowed_lag, p.step, v_now) END ORDER BY i.island)
-          INTO v_late_before
-          FROM unnest(@key_arrays@) WITH ORDINALITY AS i (@keys@, island)
-         CROSS JOIN LATERAL @profile@ AS p;
+        SELECT _tidemark.late_bounds(t, v_series, v_now) INTO v_late_before
+          FROM _tidemark.quality_targets AS t
+         WHERE t.hypertable = @table_literal@::regclass;
         IF EXISTS (
             SELECT FROM unnest(v_late_before, v_from) AS i (late_before, starts_at) WHERE i.starts_at < i.late_before
         ) THEN
             INSERT INTO public.quality_issues (table_name, series, ts, penalty, points, detail)
-            SELECT @label@, @series@, d.@time@, 'timeliness', 20,
+            SELECT @label@, i.series, d.@time@, 'timeliness', 20,
                    to_char(v_now AT TIME ZONE 'UTC', '"arrived at" YYYY-MM-DD"T"HH24:MI:SS"Z"')
               FROM new_rows AS d
-              JOIN unnest(@key_arrays@, v_late_before) AS i (@keys@, late_before)
-                ON @row_is_of_i@ AND d.@time@ < i.late_before
+              JOIN (SELECT DISTINCT l.series, l.late_before
+                      FROM unnest(v_series, v_late_before) AS l (series, late_before)) AS i
+                ON @series@ = i.series AND d.@time@ < i.late_before
             ON CONFLICT ON CONSTRAINT quality_issues_series_ts_penalty_key DO NOTHING;
         ELSE
             v_late_before := NULL;
         END IF;
     END IF;
-    IF v_is_safe THEN
-        PERFORM _tidemark.judge_safely_@stem@(
-            @key_arrays@, v_from, v_to, v_late_before, v_now + @tolerance@::interval, true
-        );
-    ELSE
-        PERFORM _tidemark.judge_@stem@(@key_arrays@, v_from, v_to, v_late_before, v_now + @tolerance@::interval, true);
-    END IF;
-    @end_try@
-    RETURN NULL;
-END
-$trigger$;
+    PERFORM _tidemark.judge(
+        @table_literal@::regclass, v_series, v_from, v_to, v_late_before, v_now + @tolerance@::interval, true, v_is_safe
+    );$sql$);
 $func$;
 COMMENT ON FUNCTION _tidemark.insert_template() IS 'Body of the trigger that scores new rows; a template.';
 
--- The body of trg_rescore_updated: updated rows are judged where they were and where they are.
+-- rescore_updated_…: trg_rescore_updated judges updated rows where they were and where they are.
 CREATE OR REPLACE FUNCTION _tidemark.update_template()
     RETURNS text
     LANGUAGE sql
@@ -356,37 +405,14 @@ CREATE OR REPLACE FUNCTION _tidemark.update_template()
     PARALLEL SAFE
     SET search_path = pg_catalog, pg_temp
 AS $func$
-    SELECT $trigger$
-#variable_conflict use_column
-DECLARE
-    @key_array_declarations@
-    v_from timestamptz[];
-    v_to timestamptz[];
-    v_latest timestamptz;
-    v_series jsonb[];
-    v_ts timestamptz[];
-    v_is_safe boolean := false; -- a rule failed to evaluate: look at each on its own
-BEGIN
-    @try@
-    @islands@;
-    IF v_from IS NULL THEN
-        RETURN NULL;
-    END IF;
+    SELECT _tidemark.trigger_text($sql$
     -- Rows that moved to another key took nothing with them.
-    SELECT array_agg(@series_of_old@), array_agg(o.@time@) INTO v_series, v_ts
-      FROM old_rows AS o
-     WHERE NOT EXISTS (SELECT FROM new_rows AS n WHERE @same_key@ AND n.@time@ = o.@time@);
-    IF v_ts IS NOT NULL THEN
-        PERFORM _tidemark.forget_rows(@label@, v_series, v_ts);
-    END IF;
-    IF v_is_safe THEN
-        PERFORM _tidemark.judge_safely_@stem@(@key_arrays@, v_from, v_to, NULL, 'infinity', true);
-    ELSE
-        PERFORM _tidemark.judge_@stem@(@key_arrays@, v_from, v_to, NULL, 'infinity', true);
-    END IF;
-    @end_try@
-    RETURN NULL;
-END
-$trigger$;
+    PERFORM _tidemark.forget_rows(@label@, array_agg(@series_of_old@), array_agg(o.@time@))
+       FROM old_rows AS o
+      WHERE NOT EXISTS (SELECT FROM new_rows AS n WHERE @same_key@ AND n.@time@ = o.@time@)
+     HAVING count(*) > 0;
+    PERFORM _tidemark.judge(
+        @table_literal@::regclass, v_series, v_from, v_to, NULL, 'infinity', true, v_is_safe
+    );$sql$);
 $func$;
 COMMENT ON FUNCTION _tidemark.update_template() IS 'Body of the trigger that judges updated rows; a template.';

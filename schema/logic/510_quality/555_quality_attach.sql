@@ -1,49 +1,5 @@
 -- attach_quality and detach_quality: scoring on any hypertable.
 
--- Makes a function unless it is there with the same text already; its comment is made in any case, by which the runner
--- knows what logic is still wanted.
-CREATE OR REPLACE FUNCTION _tidemark.make_function(
-    p_name text,
-    p_arguments text,
-    p_returns text,
-    p_attributes text,
-    p_body text,
-    p_comment text
-)
-    RETURNS boolean
-    LANGUAGE plpgsql
-    VOLATILE
-    SET search_path = pg_catalog, pg_temp
-AS $func$
-DECLARE
-    -- The attributes are part of the text, so that a change of them is one of the text.
-    v_body CONSTANT text := format(E'\n-- %s\n%s', replace(p_attributes, E'\n', ' '), p_body);
-BEGIN
-    IF EXISTS (
-        SELECT FROM pg_catalog.pg_proc AS p
-         WHERE p.pronamespace = '_tidemark'::regnamespace AND p.proname = p_name AND p.prosrc = v_body
-    ) THEN
-        EXECUTE format('COMMENT ON FUNCTION _tidemark.%I IS %L', p_name, p_comment);
-        RETURN false;
-    END IF;
-    EXECUTE format('CREATE OR REPLACE FUNCTION _tidemark.%I(%s) RETURNS %s LANGUAGE plpgsql VOLATILE %s AS %L',
-                   p_name, p_arguments, p_returns, p_attributes, v_body);
-    EXECUTE format('REVOKE ALL ON FUNCTION _tidemark.%I FROM PUBLIC', p_name);
-    EXECUTE format('COMMENT ON FUNCTION _tidemark.%I IS %L', p_name, p_comment);
-    -- Whoever changes a rule later makes it anew as tidemark_owner. Migrations hand over everything at their end.
-    IF _tidemark.can_act_as(
-           (SELECT pg_get_userbyid(n.nspowner) FROM pg_catalog.pg_namespace AS n WHERE n.nspname = '_tidemark')
-       ) THEN
-        EXECUTE format('ALTER FUNCTION _tidemark.%I OWNER TO %s', p_name, (
-            SELECT n.nspowner::regrole FROM pg_catalog.pg_namespace AS n WHERE n.nspname = '_tidemark'
-        ));
-    END IF;
-    RETURN true;
-END
-$func$;
-COMMENT ON FUNCTION _tidemark.make_function(text, text, text, text, text, text) IS
-'Makes a function unless it is there with the same text already; says whether it did.';
-
 -- The functions that are made for a hypertable, by its stem, in an order in which they can be dropped.
 CREATE OR REPLACE FUNCTION _tidemark.quality_functions(p_stem text)
     RETURNS text[]
@@ -53,8 +9,8 @@ CREATE OR REPLACE FUNCTION _tidemark.quality_functions(p_stem text)
     SET search_path = pg_catalog, pg_temp
 AS $func$
     SELECT array_agg(f.name || p_stem ORDER BY f.position)
-      FROM unnest(ARRAY['score_', 'rescore_updated_', 'forget_', 'rescore_', 'judge_safely_', 'judge_', 'try_rules_',
-                        'write_', 'link_', 'record_']) WITH ORDINALITY AS f (name, position);
+      FROM unnest(ARRAY['score_', 'rescore_updated_', 'forget_', 'rows_', 'try_rules_', 'nights_', 'read_'])
+           WITH ORDINALITY AS f (name, position);
 $func$;
 COMMENT ON FUNCTION _tidemark.quality_functions(text) IS 'Names of the functions that are made for a hypertable.';
 
@@ -109,89 +65,55 @@ AS $func$
 DECLARE
     v_target _tidemark.quality_targets;
     v_tokens jsonb;
-    v_is_new boolean;
-    v_parameters text;
-    v_definer CONSTANT text := 'SECURITY DEFINER SET search_path = pg_catalog, pg_temp';
-    -- Texts and days are the same whatever the session is set to. jit costs more than these queries take. Baselines are
-    -- read backwards along the key, however little is known about a fresh chunk: a bitmap would sort the whole series.
-    -- Sorts of a large batch should fit into memory.
-    v_planning CONSTANT text := ' SET timezone = ''UTC'' SET extra_float_digits = 1'
-        ' SET jit = off SET enable_bitmapscan = off SET enable_seqscan = off SET work_mem = ''128MB''';
-    v_label text;
+    v_function record;
+    v_is_new boolean := false;
+    v_pinned CONSTANT text := 'SET search_path = pg_catalog, pg_temp';
+    -- Days are those of UTC. Planning for the rows of each statement anew takes longer than going through them; the plan
+    -- has to do for one row and for thousands.
+    v_trigger CONSTANT text := 'SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET timezone = ''UTC'''
+        ' SET jit = off SET enable_seqscan = off SET enable_bitmapscan = off SET plan_cache_mode = ''force_generic_plan''';
 BEGIN
     SELECT t.* INTO STRICT v_target FROM _tidemark.quality_targets AS t WHERE t.hypertable = p_hypertable FOR UPDATE;
-    v_tokens := _tidemark.quality_tokens(v_target);
-    v_tokens := v_tokens || jsonb_build_object(
-        'islands', _tidemark.islands_query(), 'certainty', _tidemark.certainty_template()
-    );
-    v_label := v_target.label;
-    v_parameters := concat(v_tokens ->> 'key_parameters', ', p_from timestamptz[], p_to timestamptz[], ',
-                           'p_late_before timestamptz[], p_future_after timestamptz, p_followers boolean');
-
-    v_is_new := _tidemark.make_function(
-        'record_' || v_target.stem, 'p_verdicts _tidemark.verdict[]', 'bigint[]',
-        'SET search_path = pg_catalog, pg_temp SET enable_hashjoin = off SET enable_mergejoin = off',
-        _tidemark.fill_template(_tidemark.recorder_template(), v_tokens),
-        format('Made by attach_quality: stores the penalties and anomalies of rows of %s.', v_label)
-    );
-    v_is_new := _tidemark.make_function(
-        'link_' || v_target.stem,
-        'p_verdicts _tidemark.verdict[], p_new bigint[], p_lowest timestamptz, p_highest timestamptz', 'void',
-        'SET search_path = pg_catalog, pg_temp SET enable_bitmapscan = off SET enable_hashjoin = off '
-        'SET enable_mergejoin = off',
-        _tidemark.fill_template(_tidemark.linker_template(), v_tokens),
-        format('Made by attach_quality: puts anomalies of %s into episodes.', v_label)
-    ) OR v_is_new;
-    v_is_new := _tidemark.make_function(
-        'write_' || v_target.stem,
-        'p_verdicts _tidemark.verdict[], p_lowest timestamptz, p_highest timestamptz', 'bigint',
-        v_definer || ' SET jit = off SET enable_bitmapscan = off SET enable_hashjoin = off SET enable_mergejoin = off '
-        'SET lock_timeout = ''50ms''',
-        _tidemark.fill_template(_tidemark.clerk_template(), v_tokens),
-        format('Made by attach_quality: writes the scores of %s.', v_label)
-    ) OR v_is_new;
-    v_is_new := _tidemark.make_function(
-        'judge_' || v_target.stem, v_parameters, 'bigint', v_definer || v_planning,
-        _tidemark.judge_body(v_tokens, false),
-        format('Made by attach_quality: scores rows of %s.', v_label)
-    ) OR v_is_new;
-    v_is_new := _tidemark.make_function(
-        'try_rules_' || v_target.stem,
-        -- The row as jsonb: a parameter of the table's type would keep the table from being dropped.
-        'p_row jsonb, p_market text, p_step interval', 'integer[]',
-        'SET search_path = pg_catalog, pg_temp',
-        _tidemark.fill_template(E'#variable_conflict use_column\n'
-            'DECLARE v_broken integer[] := ''{}''; BEGIN @try_rules@ RETURN v_broken; END', v_tokens),
-        format('Made by attach_quality: rules that a row of %s violates, where some fail to evaluate.', v_label)
-    ) OR v_is_new;
-    v_is_new := _tidemark.make_function(
-        'judge_safely_' || v_target.stem, v_parameters, 'bigint', v_definer || v_planning,
-        _tidemark.judge_body(v_tokens, true),
-        format('Made by attach_quality: scores rows of %s where a rule fails to evaluate.', v_label)
-    ) OR v_is_new;
-    v_is_new := _tidemark.make_function(
-        'rescore_' || v_target.stem, 'p_series jsonb, p_from timestamptz, p_to timestamptz', 'bigint', v_definer,
-        _tidemark.fill_template(_tidemark.rescorer_template(), v_tokens),
-        format('Made by attach_quality: scores rows of %s again.', v_label)
-    ) OR v_is_new;
-    v_is_new := _tidemark.make_function(
-        'score_' || v_target.stem, '', 'trigger',
-        v_definer || ' SET enable_bitmapscan = off SET enable_seqscan = off SET plan_cache_mode = auto',
-        _tidemark.fill_template(_tidemark.insert_template(), v_tokens || jsonb_build_object('source', 'new_rows AS d')),
-        format('Made by attach_quality: statement trigger that scores new rows of %s.', v_label)
-    ) OR v_is_new;
-    v_is_new := _tidemark.make_function(
-        'rescore_updated_' || v_target.stem, '', 'trigger', v_definer,
-        _tidemark.fill_template(_tidemark.update_template(), v_tokens || jsonb_build_object(
-            'source', '(SELECT * FROM new_rows UNION ALL SELECT * FROM old_rows) AS d')),
-        format('Made by attach_quality: statement trigger that scores updated rows of %s.', v_label)
-    ) OR v_is_new;
-    v_is_new := _tidemark.make_function(
-        'forget_' || v_target.stem, '', 'trigger', v_definer,
-        _tidemark.fill_template('BEGIN PERFORM _tidemark.forget_rows('
-                                '@label@, ARRAY[@series_of_deleted@], ARRAY[OLD.@time@]); RETURN NULL; END', v_tokens),
-        format('Made by attach_quality: row trigger that removes what is on record about a deleted row of %s.', v_label)
-    ) OR v_is_new;
+    v_tokens := _tidemark.quality_tokens(v_target)
+        || jsonb_build_object('islands', _tidemark.islands_text());
+    FOR v_function IN
+        SELECT f.*
+          FROM (VALUES
+              ('read_', 'p_series jsonb[], p_from timestamptz[], p_to timestamptz[], p_late_before timestamptz[], '
+               'p_future_after timestamptz, p_profile public.quality_profiles, p_step interval, p_followers boolean, '
+               'p_every boolean, p_most integer, OUT island integer[], OUT ts timestamptz[], '
+               'OUT value double precision[], OUT is_usable boolean[], OUT is_marked boolean[], '
+               'OUT lowest timestamptz, OUT highest timestamptz', 'record', v_pinned, _tidemark.reader_template(),
+               '{}'::jsonb, 'rows of islands of %s and their baselines'),
+              ('nights_', 'p_series jsonb[], p_from timestamptz[], p_found _tidemark.finding[], '
+               'p_profile public.quality_profiles, p_step interval', '_tidemark.finding[]', v_pinned,
+               _tidemark.nights_template(), '{}', 'first rows of sessions of %s'),
+              ('try_rules_', 'p_row jsonb, p_market text, p_step interval', 'integer[]', v_pinned,
+               _tidemark.try_rules_template(), '{}', 'rules that a row of %s violates, where some fail to evaluate'),
+              ('rows_', 'p_series jsonb[], p_ts timestamptz[], p_profile public.quality_profiles, p_step interval, '
+               'p_is_safe boolean', 'SETOF _tidemark.judged_row', v_pinned, _tidemark.rows_template(), '{}',
+               'rows of %s that are judged'),
+              ('score_', '', 'trigger', v_trigger, _tidemark.insert_template(), jsonb_build_object(
+                   'begin', E'\n    PERFORM set_config(''tidemark.scoring'', '''', true); -- as expect_scores set it',
+                   'source', 'new_rows AS d', 'is_new', '', 'is_insert', 'true',
+                   'arrival', E'\n           OR d.@time@ > v_now + @tolerance@::interval\n           OR (v_is_live AND '
+                              'd.@time@ + p.step + p.allowed_lag < v_now)'
+               ), 'statement trigger that scores new rows of %s'),
+              ('rescore_updated_', '', 'trigger', v_trigger, _tidemark.update_template(), jsonb_build_object(
+                   'source', '(SELECT true AS is_new, n.* FROM new_rows AS n UNION ALL SELECT false, o.* FROM old_rows '
+                             'AS o) AS d', 'is_new', ' AND d.is_new', 'is_insert', 'false', 'arrival', '', 'begin', ''
+               ), 'statement trigger that scores updated rows of %s'),
+              ('forget_', '', 'trigger', 'SECURITY DEFINER ' || v_pinned,
+               'BEGIN PERFORM _tidemark.forget_rows(@label@, ARRAY[@series_of_deleted@], ARRAY[OLD.@time@]); '
+               'RETURN NULL; END', '{}', 'row trigger that removes what is on record about a deleted row of %s')
+          ) AS f (prefix, arguments, returns, attributes, template, tokens, use)
+    LOOP
+        v_is_new := _tidemark.make_function(
+            v_function.prefix || v_target.stem, v_function.arguments, v_function.returns, v_function.attributes,
+            _tidemark.fill_template(v_function.template, v_tokens || v_function.tokens),
+            'Made by attach_quality: ' || format(v_function.use, v_target.label) || '.'
+        ) OR v_is_new;
+    END LOOP;
     IF v_is_new THEN
         UPDATE _tidemark.quality_targets AS t SET builds = t.builds + 1 WHERE t.hypertable = p_hypertable;
     END IF;
@@ -431,6 +353,22 @@ BEGIN
            (EXCLUDED.label, EXCLUDED.series_columns, EXCLUDED.time_column, EXCLUDED.value_columns, EXCLUDED.open_column,
             EXCLUDED.source_column, EXCLUDED.interval_column, EXCLUDED.quality_profile_id, true);
     v_changed := FOUND OR v_changed;
+    -- Rows that are written where triggers do not run have to be noticed, or nothing may be remembered of the series.
+    IF _tidemark.replica_constraint(p_hypertable) IS NULL THEN
+        BEGIN
+            EXECUTE format(
+                'ALTER TABLE %s ADD CONSTRAINT %I CHECK (current_setting(''session_replication_role'') <> ''replica'''
+                ' OR _tidemark.notice_replica(%L)) NOT VALID',
+                v_relation.name, left(v_relation.relname, 47) || '_notice_replica', v_new.label
+            );
+            EXECUTE format('COMMENT ON CONSTRAINT %I ON %s IS %L',
+                           left(v_relation.relname, 47) || '_notice_replica', v_relation.name,
+                           'Always holds: scoring learns of rows that are written where triggers do not run.');
+            v_changed := true;
+        EXCEPTION WHEN feature_not_supported THEN
+            NULL; -- a hypertable with compressed chunks takes no constraint: its rows are judged by reading the others
+        END;
+    END IF;
     v_changed := _tidemark.build_quality(p_hypertable) OR v_changed;
 
     -- NULL but for rows that are about to be judged: see expect_scores.
@@ -460,7 +398,8 @@ BEGIN
     v_changed := _tidemark.make_trigger(
         'trg_rescore_updated', p_hypertable,
         'AFTER UPDATE ON %s REFERENCING OLD TABLE AS old_rows NEW TABLE AS new_rows FOR EACH STATEMENT WHEN '
-        '(coalesce(current_setting(''tidemark.writing_scores'', true), '''') <> ''on'' OR NOT _tidemark.is_clerk())',
+        '(((COALESCE(current_setting(''tidemark.writing_scores''::text, true), ''''::text) <> ''on''::text)'
+        ' OR (NOT _tidemark.is_clerk())))',
         'rescore_updated_' || v_new.stem, NULL,
             'Scores updated rows again, and puts back a score that was tampered with.'
     ) OR v_changed;
@@ -472,9 +411,16 @@ BEGIN
         'Removes the penalties and the anomaly of a deleted row.'
     ) OR v_changed;
     v_changed := _tidemark.make_trigger(
+        'trg_lapse_deleted', p_hypertable, 'AFTER DELETE ON %s FOR EACH STATEMENT', 'lapse_deleted', NULL,
+        'What is remembered of the series is void.'
+    ) OR v_changed;
+    v_changed := _tidemark.make_trigger(
         'trg_forget_truncated', p_hypertable, 'AFTER TRUNCATE ON %s FOR EACH STATEMENT', 'forget_all_rows', v_new.label,
         'Removes all penalties and anomalies of the hypertable.'
     ) OR v_changed;
+    IF v_changed THEN
+        PERFORM _tidemark.lapse(p_hypertable, NULL);
+    END IF;
     RETURN v_changed;
 END
 $func$;
@@ -502,8 +448,14 @@ BEGIN
         RETURN false;
     END IF;
     EXECUTE format('ALTER TABLE %s ALTER COLUMN quality_score DROP DEFAULT', p_hypertable);
+    BEGIN
+        EXECUTE format('ALTER TABLE %s DROP CONSTRAINT IF EXISTS %I', p_hypertable,
+                       coalesce(_tidemark.replica_constraint(p_hypertable), 'none'));
+    EXCEPTION WHEN feature_not_supported THEN
+        NULL; -- in nobody's way
+    END;
     FOREACH v_name IN ARRAY ARRAY['trg_expect_scores', 'trg_calculate_quality_score', 'trg_rescore_updated',
-                                  'trg_forget_deleted', 'trg_forget_truncated'] LOOP
+                                  'trg_forget_deleted', 'trg_lapse_deleted', 'trg_forget_truncated'] LOOP
         EXECUTE format('DROP TRIGGER %I ON %s', v_name, p_hypertable);
     END LOOP;
     PERFORM _tidemark.drop_quality_functions(v_target.stem);

@@ -1,74 +1,5 @@
 -- rescore(): the canonical result; and the review of anomalies.
 
--- The body of the function that rescore() calls for a hypertable.
-CREATE OR REPLACE FUNCTION _tidemark.rescorer_template()
-    RETURNS text
-    LANGUAGE sql
-    IMMUTABLE
-    PARALLEL SAFE
-    SET search_path = pg_catalog, pg_temp
-AS $func$
-    SELECT $rescorer$
-#variable_conflict use_column
-DECLARE
-    @key_array_declarations@
-    v_from timestamptz[];
-    v_to timestamptz[];
-    v_changed bigint := 0;
-BEGIN
-    -- What is on record about rows that are gone, or that claim to be without fault: the judge does not look for it.
-    PERFORM _tidemark.forget_rows(@label@, array_agg(r.series), array_agg(r.ts))
-       FROM (
-         SELECT q.series, q.ts
-           FROM public.quality_issues AS q
-          WHERE q.table_name = @label@ AND q.series @> p_series AND q.ts BETWEEN p_from AND p_to
-            AND NOT EXISTS (SELECT FROM @table@ AS d
-                             WHERE @row_is_of_issue@ AND d.@time@ = q.ts
-                               AND (d.quality_score = 100 AND NOT d.is_anomaly) IS NOT TRUE)
-          UNION
-         SELECT a.series, a.timestamp
-           FROM public.anomalies AS a
-          WHERE a.table_name = @label@ AND a.series @> p_series AND a.timestamp BETWEEN p_from AND p_to
-            AND NOT EXISTS (SELECT FROM @table@ AS d
-                             WHERE @row_is_of_anomaly@ AND d.@time@ = a.timestamp
-                               AND (d.quality_score = 100 AND NOT d.is_anomaly) IS NOT TRUE)
-       ) AS r;
-
-    SELECT @aggregated_keys@, array_agg(g.starts_at), array_agg(g.ends_at)
-      INTO @key_arrays@, v_from, v_to
-      FROM (SELECT @keys_of_row@, min(d.@time@) AS starts_at, max(d.@time@) AS ends_at
-              FROM @table@ AS d
-             WHERE @row_is_selected@ AND d.@time@ BETWEEN p_from AND p_to
-             GROUP BY @keys@
-             ORDER BY @keys@) AS g;
-    -- Some series at a time, to bound the memory it takes.
-    FOR i IN 1 .. coalesce(cardinality(v_from), 0) BY 50 LOOP
-        BEGIN
-            v_changed := v_changed + _tidemark.judge_@stem@(
-                @key_slices@, v_from[i:i + 49], v_to[i:i + 49], NULL, 'infinity', false
-            );
-        EXCEPTION WHEN @rule_failures@ THEN
-            v_changed := v_changed + _tidemark.judge_safely_@stem@(
-                @key_slices@, v_from[i:i + 49], v_to[i:i + 49], NULL, 'infinity', false
-            );
-        END;
-    END LOOP;
-    -- Episodes also change where rows between anomalies come or go.
-    PERFORM _tidemark.link_@stem@(v.verdicts, '{}', '-infinity', p_to)
-       FROM (SELECT array_agg(jsonb_populate_record(
-                        NULL::_tidemark.verdict, jsonb_build_object('series', e.series, 'ts', e.ts)
-                    )) AS verdicts
-               FROM (SELECT a.series, min(a.timestamp) AS ts
-                       FROM public.anomalies AS a
-                      WHERE a.table_name = @label@ AND a.series @> p_series AND a.timestamp BETWEEN p_from AND p_to
-                      GROUP BY a.series) AS e) AS v
-      WHERE v.verdicts IS NOT NULL;
-    RETURN v_changed;
-END
-$rescorer$;
-$func$;
-COMMENT ON FUNCTION _tidemark.rescorer_template() IS 'Body of the function that scores a hypertable again; a template.';
-
 -- Computes the scores of a hypertable's rows again, from what is stored now: those of the series that p_series selects
 -- (an object with any of the series columns, e.g. {"source_id": 1}; NULL: all), from p_from to p_to, both included
 -- (NULL: from the first, to the last). Whatever the order in which rows arrived, were corrected or deleted, the result
@@ -90,11 +21,16 @@ CREATE OR REPLACE FUNCTION public.rescore(
     VOLATILE
     SECURITY DEFINER
     SET search_path = pg_catalog, pg_temp
+    SET timezone = 'UTC'
 AS $func$
 DECLARE
+    v_series CONSTANT jsonb := coalesce(p_series, '{}');
+    v_from CONSTANT timestamptz := coalesce(p_from, '-infinity');
+    v_to CONSTANT timestamptz := coalesce(p_to, 'infinity');
     v_target _tidemark.quality_targets;
     v_key text;
-    v_changed bigint;
+    v_some record;
+    v_changed bigint := 0;
 BEGIN
     SELECT t.* INTO v_target FROM _tidemark.quality_targets AS t WHERE t.hypertable = p_hypertable AND t.is_attached;
     IF NOT FOUND THEN
@@ -107,9 +43,58 @@ BEGIN
             MESSAGE = format('"%s" is no series column of %s', v_key, p_hypertable),
             HINT = format('Series columns: %s.', array_to_string(v_target.series_columns, ', '));
     END LOOP;
-    EXECUTE format('SELECT _tidemark.%I($1, $2, $3)', 'rescore_' || v_target.stem)
-       INTO v_changed
-      USING coalesce(p_series, '{}'), coalesce(p_from, '-infinity'), coalesce(p_to, 'infinity');
+    -- What is on record about rows that are gone, or that claim to be without fault: the judge does not look for it.
+    EXECUTE format($sql$
+        SELECT _tidemark.forget_rows($4, array_agg(i.series), array_agg(i.ts))
+          FROM (SELECT q.series, q.ts
+                  FROM public.quality_issues AS q
+                 WHERE q.table_name = $4 AND q.series @> $1 AND q.ts BETWEEN $2 AND $3
+                 UNION
+                SELECT a.series, a.timestamp
+                  FROM public.anomalies AS a
+                 WHERE a.table_name = $4 AND a.series @> $1 AND a.timestamp BETWEEN $2 AND $3) AS i
+         WHERE NOT EXISTS (SELECT FROM %s AS d
+                            WHERE %s AND d.%I = i.ts AND (d.quality_score = 100 AND NOT d.is_anomaly) IS NOT TRUE)$sql$,
+        p_hypertable::text, _tidemark.is_of_series(v_target, 'i.series'), v_target.time_column
+    ) USING v_series, v_from, v_to, v_target.label;
+
+    -- Some series at a time, to bound the memory it takes.
+    FOR v_some IN EXECUTE format($sql$
+        SELECT array_agg(g.series ORDER BY g.n) AS series, array_agg(g.starts_at ORDER BY g.n) AS starts,
+               array_agg(g.ends_at ORDER BY g.n) AS ends
+          FROM (SELECT jsonb_build_object(%s) AS series, min(d.%I) AS starts_at, max(d.%I) AS ends_at,
+                       row_number() OVER () AS n
+                  FROM %s AS d
+                 WHERE %s AND d.%I BETWEEN $2 AND $3
+                 GROUP BY %s) AS g
+         GROUP BY (g.n - 1) / 50$sql$,
+        (SELECT string_agg(format('%L, d.%I', k, k), ', ') FROM unnest(v_target.series_columns) AS k),
+        v_target.time_column, v_target.time_column, p_hypertable::text,
+        (SELECT string_agg(format('(NOT $1 ? %L OR d.%I = ($1 ->> %L)::%s)', k, k, k, format_type(a.atttypid, NULL)),
+                           ' AND ')
+           FROM unnest(v_target.series_columns) AS k
+           JOIN pg_catalog.pg_attribute AS a ON a.attrelid = p_hypertable AND a.attname = k),
+        v_target.time_column,
+        (SELECT string_agg(format('d.%I', k), ', ') FROM unnest(v_target.series_columns) AS k)
+    ) USING v_series, v_from, v_to
+    LOOP
+        -- Whatever was done behind its back, what is remembered of a series is right from here on.
+        PERFORM _tidemark.forget_series(p_hypertable, v_some.series, v_some.ends);
+        v_changed := v_changed + _tidemark.judge(
+            p_hypertable, v_some.series, v_some.starts, v_some.ends, NULL, 'infinity', false, false
+        );
+    END LOOP;
+    -- Episodes also change where rows between anomalies come or go.
+    PERFORM _tidemark.link_episodes(v_target, v.verdicts, '{}', '-infinity', v_to)
+       FROM (SELECT array_agg(jsonb_populate_record(
+                        NULL::_tidemark.verdict, jsonb_build_object('series', e.series, 'ts', e.ts)
+                    )) AS verdicts
+               FROM (SELECT a.series, min(a.timestamp) AS ts
+                       FROM public.anomalies AS a
+                      WHERE a.table_name = v_target.label AND a.series @> v_series
+                        AND a.timestamp BETWEEN v_from AND v_to
+                      GROUP BY a.series) AS e) AS v
+      WHERE v.verdicts IS NOT NULL;
     RETURN v_changed;
 END
 $func$;

@@ -1,32 +1,5 @@
 -- What is missing: bars that the calendar expects and nobody delivered, stale runs.
 
-CREATE OR REPLACE FUNCTION _tidemark.bar_length(p_interval public.candle_interval)
-    RETURNS interval
-    LANGUAGE sql
-    IMMUTABLE
-    STRICT
-    PARALLEL SAFE
-    SET search_path = pg_catalog, pg_temp
-AS $func$
-    SELECT CASE p_interval
-        WHEN '1m' THEN interval '1 minute'
-        WHEN '3m' THEN interval '3 minutes'
-        WHEN '5m' THEN interval '5 minutes'
-        WHEN '15m' THEN interval '15 minutes'
-        WHEN '30m' THEN interval '30 minutes'
-        WHEN '1h' THEN interval '1 hour'
-        WHEN '2h' THEN interval '2 hours'
-        WHEN '4h' THEN interval '4 hours'
-        WHEN '6h' THEN interval '6 hours'
-        WHEN '8h' THEN interval '8 hours'
-        WHEN '12h' THEN interval '12 hours'
-        WHEN '1d' THEN interval '1 day'
-        WHEN '1w' THEN interval '7 days'
-        WHEN '1M' THEN interval '1 month'
-    END;
-$func$;
-COMMENT ON FUNCTION _tidemark.bar_length(public.candle_interval) IS 'Length of a bar.';
-
 -- The source of that number; raises TM301 where there is none.
 CREATE OR REPLACE FUNCTION _tidemark.known_source(p_source_id integer)
     RETURNS public.sources

@@ -1,0 +1,253 @@
+-- What a series is judged by is asked here: its profile, the length of its bars, what is late. And the texts that the
+-- templates of a hypertable (545, 560) are filled with: its columns, its keys, its rules.
+
+CREATE OR REPLACE FUNCTION _tidemark.bar_length(p_interval public.candle_interval)
+    RETURNS interval
+    LANGUAGE sql
+    IMMUTABLE
+    STRICT
+    PARALLEL SAFE
+    SET search_path = pg_catalog, pg_temp
+AS $func$
+    SELECT CASE p_interval
+        WHEN '1m' THEN interval '1 minute'
+        WHEN '3m' THEN interval '3 minutes'
+        WHEN '5m' THEN interval '5 minutes'
+        WHEN '15m' THEN interval '15 minutes'
+        WHEN '30m' THEN interval '30 minutes'
+        WHEN '1h' THEN interval '1 hour'
+        WHEN '2h' THEN interval '2 hours'
+        WHEN '4h' THEN interval '4 hours'
+        WHEN '6h' THEN interval '6 hours'
+        WHEN '8h' THEN interval '8 hours'
+        WHEN '12h' THEN interval '12 hours'
+        WHEN '1d' THEN interval '1 day'
+        WHEN '1w' THEN interval '7 days'
+        WHEN '1M' THEN interval '1 month'
+    END;
+$func$;
+COMMENT ON FUNCTION _tidemark.bar_length(public.candle_interval) IS 'Length of a bar.';
+
+-- The profile of each series, by its number: its source's own, else the one for the source's type of data, else the one
+-- for the length of the bar, else the hypertable's. step is the length of its bars, zero where they are instants.
+CREATE OR REPLACE FUNCTION _tidemark.series_profiles(
+    p_target _tidemark.quality_targets,
+    p_series jsonb[]
+)
+    RETURNS TABLE (n integer, quality_profile_id integer, step interval)
+    LANGUAGE sql
+    STABLE
+    SET search_path = pg_catalog, pg_temp
+AS $func$
+    SELECT i.n::integer,
+           coalesce(
+               o.quality_profile_id,
+               (SELECT q.quality_profile_id FROM public.quality_profiles AS q WHERE q.data_type = o.data_type),
+               (SELECT q.quality_profile_id FROM public.quality_profiles AS q WHERE q.interval = i.bar),
+               p_target.quality_profile_id
+           ),
+           coalesce(_tidemark.bar_length(CASE WHEN p_target.interval_column IS NULL THEN o.interval ELSE i.bar END),
+                    interval '0')
+      FROM (SELECT s.n, (s.series ->> p_target.source_column)::integer AS source_id,
+                   (s.series ->> p_target.interval_column)::public.candle_interval AS bar
+              FROM unnest(p_series) WITH ORDINALITY AS s (series, n)) AS i
+      LEFT JOIN public.sources AS o ON o.source_id = i.source_id;
+$func$;
+COMMENT ON FUNCTION _tidemark.series_profiles(_tidemark.quality_targets, jsonb []) IS
+'Profile and length of a bar of each series of a hypertable.';
+
+-- Rows of each series that start before this instant are late when they arrive at p_now; NULL where that is not judged.
+CREATE OR REPLACE FUNCTION _tidemark.late_bounds(
+    p_target _tidemark.quality_targets,
+    p_series jsonb[],
+    p_now timestamptz
+)
+    RETURNS timestamptz[]
+    LANGUAGE sql
+    STABLE
+    SET search_path = pg_catalog, pg_temp
+AS $func$
+    WITH profiles AS MATERIALIZED (
+        SELECT p.n, p.quality_profile_id, p.step FROM _tidemark.series_profiles(p_target, p_series) AS p
+    ), bounds AS MATERIALIZED (
+        SELECT k.quality_profile_id, k.step, _tidemark.late_before(q.market, q.allowed_lag, k.step, p_now) AS bound
+          FROM (SELECT DISTINCT p.quality_profile_id, p.step FROM profiles AS p) AS k
+          JOIN public.quality_profiles AS q ON q.quality_profile_id = k.quality_profile_id
+         WHERE q.allowed_lag IS NOT NULL
+    )
+    SELECT array_agg(b.bound ORDER BY p.n)
+      FROM profiles AS p
+      LEFT JOIN bounds AS b ON b.quality_profile_id = p.quality_profile_id AND b.step = p.step;
+$func$;
+COMMENT ON FUNCTION _tidemark.late_bounds(_tidemark.quality_targets, jsonb [], timestamptz) IS
+'Start of a bar before which a row of each series is late; NULL where lateness is not judged.';
+
+-- A condition that a row d of the hypertable belongs to the series in an expression over jsonb, e.g. i.series.
+CREATE OR REPLACE FUNCTION _tidemark.is_of_series(
+    p_target _tidemark.quality_targets,
+    p_expression text
+)
+    RETURNS text
+    LANGUAGE sql
+    STABLE
+    SET search_path = pg_catalog, pg_temp
+AS $func$
+    SELECT string_agg(format('d.%I = (%s ->> %L)::%s', k.name, p_expression, k.name, format_type(a.atttypid, NULL)),
+                      ' AND ' ORDER BY k.position)
+      FROM unnest(p_target.series_columns) WITH ORDINALITY AS k (name, position)
+      JOIN pg_catalog.pg_attribute AS a ON a.attrelid = p_target.hypertable AND a.attname = k.name;
+$func$;
+COMMENT ON FUNCTION _tidemark.is_of_series(_tidemark.quality_targets, text) IS
+'Condition that a row d belongs to the series in a jsonb expression.';
+
+-- The texts for the rules of a hypertable, over d (the row) and p (its profile, market and step).
+CREATE OR REPLACE FUNCTION _tidemark.rule_tokens(p_target _tidemark.quality_targets)
+    RETURNS jsonb
+    LANGUAGE sql
+    STABLE
+    SET search_path = pg_catalog, pg_temp
+AS $func$
+    WITH rules AS (
+        SELECT r.rule_id, r.rule_type, r.name, r.source_id,
+               coalesce((r.parameters ->> 'tolerance')::interval, interval '0') AS tolerance,
+               replace(
+                   CASE WHEN r.source_id IS NULL THEN '(%s) IS FALSE'
+                        ELSE format('(d.%I = %s AND (%%s) IS FALSE)', coalesce(p_target.source_column, 'source_id'),
+                            r.source_id)
+                   END, '%s', _tidemark.rule_condition(r, p_target.hypertable, p_target.time_column)
+               ) AS violation
+          FROM public.validation_rules AS r
+         WHERE r.applies_to = p_target.label
+           AND r.is_active
+    )
+    SELECT jsonb_build_object(
+               'broken', coalesce(string_agg(r.violation, E'\n    OR ' ORDER BY r.rule_id), 'false'),
+               'broken_rules', coalesce(string_agg(format('CASE WHEN %s THEN %s END', r.violation, r.rule_id), E',\n    '
+                                                   ORDER BY r.rule_id) FILTER (WHERE r.violation IS NOT NULL), 'NULL'),
+               -- Where a rule fails to evaluate, nothing is certain about any row.
+               'try', CASE WHEN count(*) FILTER (WHERE r.rule_type = 'expression') > 0 THEN 'BEGIN' END,
+               'catch', CASE WHEN count(*) FILTER (WHERE r.rule_type = 'expression') > 0 THEN $sql$
+        EXCEPTION WHEN @rule_failures@ THEN
+            v_is_safe := true;
+            SELECT array_agg(g.series), array_agg(g.starts_at), array_agg(g.ends_at)
+              INTO v_series, v_from, v_to
+              FROM (SELECT @series@ AS series, min(d.@time@) AS starts_at, max(d.@time@) AS ends_at
+                      FROM @source@ GROUP BY 1) AS g;
+        END;$sql$ END,
+               -- One block for each rule, so that a rule that fails is not evaluated and the others are.
+               'try_rules', coalesce(string_agg(format($sql$
+    BEGIN
+        IF (SELECT %2$s FROM jsonb_populate_record(NULL::@table@, p_row) AS d
+             CROSS JOIN (SELECT p_market AS market, p_step AS step) AS p)
+        THEN
+            v_broken := v_broken || %1$s;
+        END IF;
+    EXCEPTION WHEN @rule_failures@ THEN
+        NULL;
+    END;$sql$, r.rule_id, r.violation
+               ), '' ORDER BY r.rule_id) FILTER (WHERE r.violation IS NOT NULL), ''),
+               'rule_failures', _tidemark.rule_failures(),
+               'future_rules', coalesce(string_agg(format('(%s, %L::interval, %L::integer, %L)', r.rule_id, r.tolerance,
+                                                          r.source_id, r.name), ', ' ORDER BY r.rule_id)
+                                        FILTER (WHERE r.rule_type = 'not_future'),
+                                        '(NULL::integer, NULL::interval, NULL::integer, NULL)'),
+               -- No row up to this long after now can violate a rule about the future.
+               'tolerance', coalesce(quote_literal(min(r.tolerance) FILTER (WHERE r.rule_type = 'not_future')),
+                                     quote_literal('10000 years'))
+           )
+      FROM rules AS r;
+$func$;
+COMMENT ON FUNCTION _tidemark.rule_tokens(_tidemark.quality_targets) IS
+'Texts for the rules of a hypertable, for the templates of the quality engine.';
+
+-- All the texts for a hypertable. In the templates d is a row of it, i.series a series, p its profile with step.
+CREATE OR REPLACE FUNCTION _tidemark.quality_tokens(p_target _tidemark.quality_targets)
+    RETURNS jsonb
+    LANGUAGE plpgsql
+    STABLE
+    SET search_path = pg_catalog, pg_temp
+AS $func$
+DECLARE
+    v_table text;
+    v_columns record;
+    v_keys record;
+    v_value text;
+BEGIN
+    SELECT format('%I.%I', n.nspname, c.relname) INTO STRICT v_table
+      FROM pg_catalog.pg_class AS c
+      JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
+     WHERE c.oid = p_target.hypertable;
+    SELECT format(CASE count(*) WHEN 1 THEN '%s' ELSE 'coalesce(%s)' END,
+                  string_agg(format('d.%I::double precision', v.name), ', ' ORDER BY v.position))
+      INTO STRICT v_value
+      FROM unnest(p_target.value_columns) WITH ORDINALITY AS v (name, position);
+    -- NULL where it must not be: the cheap half of the condition comes first.
+    SELECT string_agg(format('(d.%1$I IS NULL AND %1$L = ANY (p.required_fields))', a.attname), E'\n    OR '
+                      ORDER BY a.attnum) AS missing,
+           string_agg(format('CASE WHEN d.%1$I IS NULL AND %1$L = ANY (p.required_fields) THEN %1$L END', a.attname),
+                      E',\n    ' ORDER BY a.attnum) AS missing_fields,
+           (SELECT CASE WHEN bool_or(g.attgenerated <> '')
+                        THEN string_agg(quote_ident(g.attname), ', ' ORDER BY g.attnum)
+                             FILTER (WHERE g.attgenerated = '') END
+              FROM pg_catalog.pg_attribute AS g
+             WHERE g.attrelid = p_target.hypertable AND g.attnum > 0 AND NOT g.attisdropped) AS writable
+      INTO v_columns
+      FROM pg_catalog.pg_attribute AS a
+     WHERE a.attrelid = p_target.hypertable
+       AND a.attnum > 0
+       AND NOT a.attisdropped
+       AND NOT a.attnotnull
+       AND a.attname NOT IN ('quality_score', 'is_anomaly');
+    SELECT string_agg(format('d.%I AS k%s', k.name, k.position), ', ' ORDER BY k.position) AS of_row,
+           string_agg(format('k%s', k.position), ', ' ORDER BY k.position) AS names,
+           string_agg(format('%L, k%s', k.name, k.position), ', ' ORDER BY k.position) AS object,
+           string_agg(format('%L, d.%I', k.name, k.name), ', ' ORDER BY k.position) AS object_of_row,
+           string_agg(format('%L, o.%I', k.name, k.name), ', ' ORDER BY k.position) AS object_of_old,
+           string_agg(format('%L, OLD.%I', k.name, k.name), ', ' ORDER BY k.position) AS object_of_deleted,
+           string_agg(format('n.%1$I = o.%1$I', k.name), ' AND ' ORDER BY k.position) AS same
+      INTO v_keys
+      FROM unnest(p_target.series_columns) WITH ORDINALITY AS k (name, position);
+    RETURN jsonb_build_object(
+        'table', v_table,
+        'table_literal', quote_literal(v_table),
+        'chunk_interval', (SELECT quote_literal(d.time_interval)
+                             FROM timescaledb_information.dimensions AS d
+                            WHERE format('%I.%I', d.hypertable_schema, d.hypertable_name) = v_table
+                              AND d.dimension_number = 1),
+        'label', quote_literal(p_target.label),
+        'stem', p_target.stem,
+        'time', quote_ident(p_target.time_column),
+        'open', CASE WHEN p_target.open_column IS NULL THEN 'NULL::double precision'
+                     ELSE format('d.%I::double precision', p_target.open_column) END,
+        'value', v_value,
+        'missing', coalesce(v_columns.missing, 'false'),
+        'missing_fields', coalesce(v_columns.missing_fields, 'NULL'),
+        'keys_of_row', v_keys.of_row,
+        'keys', v_keys.names,
+        'series_of_keys', format('jsonb_build_object(%s)', v_keys.object),
+        'series', format('jsonb_build_object(%s)', v_keys.object_of_row),
+        'series_of_old', format('jsonb_build_object(%s)', v_keys.object_of_old),
+        'series_of_deleted', format('jsonb_build_object(%s)', v_keys.object_of_deleted),
+        'recall', CASE WHEN _tidemark.replica_constraint(p_target.hypertable) IS NOT NULL THEN 'v_codes := _tidemark.recall_or_build(@table_literal@::regclass, v_series, v_from, v_value, @is_insert@);'
+        END,
+        'same_key', v_keys.same,
+        -- All columns, also those added later, unless some may not be written to.
+        'columns', coalesce(v_columns.writable, 'n.*'),
+        'into_columns', '(' || v_columns.writable || ')',
+        'row_is_of_i', _tidemark.is_of_series(p_target, 'i.series'),
+        'future_scope', CASE WHEN p_target.source_column IS NULL THEN 'true'
+            ELSE format('(r.source_id IS NULL OR r.source_id = d.%I)', p_target.source_column) END,
+        -- Whether a value can be a reference for others. Beyond these bounds nothing is a price, and within them no
+        -- ratio over- or underflows.
+        'valid_price', '(@value@ < 1e100 AND @value@ > 1e-100)',
+        'valid', '(@value@ < 1e100 AND (@value@ > 1e-100 OR (NOT v_is_log AND @value@ > -1e100'
+            ' AND (@value@ = 0 OR @value@ < -1e-100))))',
+        -- What a reviewer confirmed to be an error is no reference either, until the value is corrected.
+        'usable', 'CASE WHEN @valid@ IS NOT TRUE THEN false WHEN NOT d.is_anomaly THEN true ELSE NOT EXISTS ('
+            'SELECT FROM public.anomalies AS b WHERE b.table_name = @label@ AND b.series = @series@'
+            ' AND b.timestamp = d.@time@ AND b.status = ''confirmed_error'' AND b.value = @value@) END'
+    ) || _tidemark.rule_tokens(p_target);
+END
+$func$;
+COMMENT ON FUNCTION _tidemark.quality_tokens(_tidemark.quality_targets) IS
+'Texts for the columns and rules of a hypertable, for the templates of the quality engine.';

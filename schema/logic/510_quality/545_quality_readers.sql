@@ -1,0 +1,238 @@
+-- What reads the rows of a hypertable is made for it, because only a text with its columns and rules in it is planned
+-- well: the bodies of these functions as templates. build_quality (555) makes them; tests/quality/generated.sql shows
+-- what comes out for timeseries_data.
+
+-- read_…: the rows of islands and what their judgement depends on, as arrays for detect(). An island that starts at
+-- infinity is left out, and no more than p_most rows come at once: whole islands, the last one cut off.
+CREATE OR REPLACE FUNCTION _tidemark.reader_template()
+    RETURNS text
+    LANGUAGE sql
+    IMMUTABLE
+    PARALLEL SAFE
+    SET search_path = pg_catalog, pg_temp
+AS $func$
+    SELECT _tidemark.fill_template($read$
+#variable_conflict use_column
+DECLARE
+    v_is_log CONSTANT boolean := p_profile.transform = 'log_return';
+    v_market CONSTANT text := p_profile.market;
+    v_required CONSTANT text[] := p_profile.required_fields;
+    v_back CONSTANT integer := 2 * p_profile.baseline_rows + 24; -- rows that the score of one depends on
+    -- Bounds of all islands: the planner leaves out chunks by what it knows to be constant.
+    v_last_start CONSTANT timestamptz := (SELECT max(f) FROM unnest(p_from) AS f WHERE f < 'infinity');
+    v_first_end CONSTANT timestamptz := (
+        SELECT min(i.ends_at) FROM unnest(p_from, p_to) AS i (starts_at, ends_at) WHERE i.starts_at < 'infinity'
+    );
+    v_back_to CONSTANT timestamptz := (SELECT min(f) FROM unnest(p_from) AS f)
+        - CASE p_step WHEN interval '0' THEN @chunk_interval@::interval
+          ELSE 6 * (2 * p_profile.baseline_rows + 3) * p_step + interval '4 days' END;
+    v_start timestamptz[];
+    v_end timestamptz[];
+    v_short integer[];
+    v_island record;
+BEGIN
+    -- Where the baselines begin, and up to where the judged rows are part of others' baselines. First only as far back
+    -- as should suffice, so that few chunks are looked at; then without that bound for whom it did not.
+    SELECT array_agg(coalesce(b.starts_at, i.starts_at) ORDER BY i.n),
+           array_agg(greatest(i.ends_at, f.ends_at) ORDER BY i.n),
+           array_agg(i.n ORDER BY i.n) FILTER (WHERE b.row_count < v_back)
+      INTO v_start, v_end, v_short
+      FROM unnest(p_series, p_from, p_to) WITH ORDINALITY AS i (series, starts_at, ends_at, n)
+     CROSS JOIN LATERAL (
+               SELECT min(t.ts) AS starts_at, count(*) AS row_count
+                 FROM (SELECT d.@time@ AS ts
+                         FROM @table@ AS d
+                        WHERE @row_is_of_i@ AND d.@time@ < i.starts_at AND @valid@
+                          AND d.@time@ >= v_back_to AND d.@time@ < v_last_start
+                        ORDER BY d.@time@ DESC
+                        LIMIT v_back) AS t
+           ) AS b
+     CROSS JOIN LATERAL (
+               SELECT max(t.ts) AS ends_at
+                 FROM (SELECT d.@time@ AS ts
+                         FROM @table@ AS d
+                        WHERE p_followers AND @row_is_of_i@ AND d.@time@ > i.ends_at AND @valid@
+                          AND d.@time@ > v_first_end
+                        ORDER BY d.@time@
+                        LIMIT v_back) AS t
+           ) AS f;
+    FOR v_island IN
+        SELECT i.n, b.starts_at
+          FROM unnest(p_series, p_from) WITH ORDINALITY AS i (series, starts_at, n)
+         CROSS JOIN LATERAL (
+                   SELECT min(t.ts) AS starts_at
+                     FROM (SELECT d.@time@ AS ts
+                             FROM @table@ AS d
+                            WHERE @row_is_of_i@ AND d.@time@ < i.starts_at AND @valid@ AND d.@time@ < v_last_start
+                            ORDER BY d.@time@ DESC
+                            LIMIT v_back) AS t
+               ) AS b
+         WHERE i.n = ANY (v_short)
+           AND i.starts_at < 'infinity'
+           AND b.starts_at IS NOT NULL
+    LOOP
+        v_start[v_island.n] := v_island.starts_at;
+    END LOOP;
+    SELECT min(i.starts_at), max(i.ends_at) INTO lowest, highest
+      FROM unnest(v_start, v_end, p_from) AS i (starts_at, ends_at, judged_from)
+     WHERE i.judged_from < 'infinity';
+    IF p_every THEN
+@read_every@
+    ELSE
+@read_marked@
+    END IF;
+END
+$read$, jsonb_build_object(
+        'read_every', format(r.text, 'true'),
+        -- What stands out without a look at the rows before.
+        'read_marked', format(r.text, $sql$
+                              d.quality_score IS DISTINCT FROM 100 OR d.is_anomaly IS DISTINCT FROM false
+                              OR d.@time@ < i.late_before OR d.@time@ > p_future_after
+                              OR @missing@
+                              OR @broken@
+                          $sql$)
+    ))
+      FROM (SELECT $sql$    SELECT array_agg(r.island), array_agg(r.ts), array_agg(r.value), array_agg(r.is_usable), array_agg(r.is_marked)
+      INTO island, ts, value, is_usable, is_marked
+      FROM (
+        SELECT i.n::integer AS island, d.ts, d.value, d.is_usable, d.is_marked
+          FROM unnest(p_series, p_from, p_late_before, v_start, v_end) WITH ORDINALITY
+               AS i (series, judged_from, late_before, starts_at, ends_at, n)
+         CROSS JOIN LATERAL (
+                   SELECT d.@time@ AS ts, @value@ AS value, @usable@ AS is_usable,
+                          d.@time@ >= i.judged_from AND (%s) AS is_marked
+                     FROM @table@ AS d
+                    CROSS JOIN (SELECT v_market AS market, p_step AS step, v_required AS required_fields) AS p
+                    WHERE @row_is_of_i@ AND d.@time@ >= i.starts_at AND d.@time@ <= i.ends_at
+                      AND d.@time@ >= lowest AND d.@time@ <= highest
+                    ORDER BY d.@time@
+               ) AS d
+         WHERE i.judged_from < 'infinity'
+         LIMIT p_most
+      ) AS r;$sql$) AS r (text);
+$func$;
+COMMENT ON FUNCTION _tidemark.reader_template() IS 'Body of read_…: rows of islands and their baselines; a template.';
+
+-- rows_…: rows of which a verdict is wanted, with what they lack and the rules they violate.
+CREATE OR REPLACE FUNCTION _tidemark.rows_template()
+    RETURNS text
+    LANGUAGE sql
+    IMMUTABLE
+    PARALLEL SAFE
+    SET search_path = pg_catalog, pg_temp
+AS $func$
+    SELECT _tidemark.fill_template($rows$
+DECLARE
+    v_market CONSTANT text := p_profile.market;
+    v_required CONSTANT text[] := p_profile.required_fields;
+    v_lowest CONSTANT timestamptz := (SELECT min(t) FROM unnest(p_ts) AS t);
+    v_highest CONSTANT timestamptz := (SELECT max(t) FROM unnest(p_ts) AS t);
+BEGIN
+    IF p_is_safe THEN
+@rows_tried@
+    ELSE
+@rows_judged@
+    END IF;
+END
+$rows$, jsonb_build_object(
+        'rows_tried', format(r.text, '_tidemark.try_rules_@stem@(to_jsonb(d), p.market, p.step)'),
+        'rows_judged', format(r.text, 'array_remove(ARRAY[@broken_rules@]::integer[], NULL)')
+    ))
+      FROM (SELECT $sql$    RETURN QUERY
+    SELECT i.n, d.value, d.first_value, d.quality_score, d.is_anomaly, d.missing, d.broken
+      FROM unnest(p_series, p_ts) WITH ORDINALITY AS i (series, ts, n)
+     CROSS JOIN LATERAL (
+               SELECT @value@ AS value, @open@ AS first_value, d.quality_score, d.is_anomaly,
+                      array_remove(ARRAY[@missing_fields@]::text[], NULL) AS missing,
+                      %s AS broken
+                 FROM @table@ AS d
+                CROSS JOIN (SELECT v_market AS market, p_step AS step, v_required AS required_fields) AS p
+                WHERE @row_is_of_i@ AND d.@time@ = i.ts AND d.@time@ BETWEEN v_lowest AND v_highest
+           ) AS d;$sql$) AS r (text);
+$func$;
+COMMENT ON FUNCTION _tidemark.rows_template() IS 'Body of rows_…: rows that are judged, as stored; a template.';
+
+-- try_rules_…: the rules that a row violates, where some fail to evaluate. The row comes as jsonb, because a parameter
+-- of the table's type would keep the table from being dropped.
+CREATE OR REPLACE FUNCTION _tidemark.try_rules_template()
+    RETURNS text
+    LANGUAGE sql
+    IMMUTABLE
+    PARALLEL SAFE
+    SET search_path = pg_catalog, pg_temp
+AS $func$
+    SELECT $try$
+#variable_conflict use_column
+DECLARE
+    v_broken integer[] := '{}';
+BEGIN@try_rules@
+    RETURN v_broken;
+END
+$try$;
+$func$;
+COMMENT ON FUNCTION _tidemark.try_rules_template() IS
+'Body of try_rules_…: the rules that a row violates, each evaluated on its own; a template.';
+
+-- nights_…: the first rows of sessions among p_found, and those of earlier sessions, found through the calendar.
+CREATE OR REPLACE FUNCTION _tidemark.nights_template()
+    RETURNS text
+    LANGUAGE sql
+    IMMUTABLE
+    PARALLEL SAFE
+    SET search_path = pg_catalog, pg_temp
+AS $func$
+    SELECT $nights$
+#variable_conflict use_column
+DECLARE
+    v_is_log CONSTANT boolean := true;
+    v_last_start CONSTANT timestamptz := (SELECT max(f) FROM unnest(p_from) AS f WHERE f < 'infinity');
+    v_nights _tidemark.finding[];
+BEGIN
+    SELECT array_agg(f) INTO v_nights FROM unnest(p_found) AS f WHERE f.is_first;
+    RETURN v_nights || ARRAY(
+        SELECT ROW(
+                   i.n, b.ts, b.previous, NULL,
+                   greatest(-90000000, least(90000000, (ln(b.value) * 1e7)::bigint - (ln(b.previous) * 1e7)::bigint))
+                   / 1e7,
+                   NULL, NULL, NULL, NULL, NULL, NULL
+               )::_tidemark.finding
+          FROM unnest(p_series, p_from) WITH ORDINALITY AS i (series, judged_from, n)
+         CROSS JOIN LATERAL (
+                   SELECT n.ts, n.value, o.previous
+                     FROM public.market_calendar AS c
+                    CROSS JOIN LATERAL (
+                              SELECT d.@time@ AS ts, @value@ AS value
+                                FROM @table@ AS d
+                               WHERE @row_is_of_i@ AND d.@time@ >= c.opens_at AND d.@time@ < i.judged_from AND @usable@
+                                 AND d.@time@ < v_last_start
+                               ORDER BY d.@time@
+                               LIMIT 1
+                          ) AS n
+                    CROSS JOIN LATERAL (
+                              SELECT d.@time@ AS ts, @value@ AS previous
+                                FROM @table@ AS d
+                               WHERE @row_is_of_i@ AND d.@time@ < n.ts AND @usable@ AND d.@time@ < v_last_start
+                               ORDER BY d.@time@ DESC
+                               LIMIT 1
+                          ) AS o
+                    WHERE c.market = p_profile.market
+                      AND c.date <= (i.judged_from AT TIME ZONE 'UTC')::date + 1
+                      AND c.opens_at < i.judged_from
+                      AND o.ts < c.opens_at
+                      AND n.ts - o.ts > p_step
+                      AND NOT EXISTS (
+                          SELECT FROM public.market_calendar AS l
+                           WHERE l.market = p_profile.market AND l.date > c.date
+                             AND l.date <= (n.ts AT TIME ZONE 'UTC')::date + 1
+                             AND l.opens_at <= n.ts
+                      )
+                    ORDER BY c.date DESC
+                    LIMIT 2 * p_profile.baseline_rows + 3
+               ) AS b
+         WHERE i.n IN (SELECT f.island FROM unnest(v_nights) AS f)
+    );
+END
+$nights$;
+$func$;
+COMMENT ON FUNCTION _tidemark.nights_template() IS
+'Body of nights_…: the first rows of sessions and of those before; a template.';
