@@ -1,6 +1,6 @@
 """What Tidemark costs and what it saves: ratios within one run, on throw-away servers that write durably.
 
-    python -m bench [quality] [stored] [history] [audit] [alerts] [--edition E] [--rows N] [--stored N]
+    python -m bench [quality] [stored] [history] [audit] [alerts] [move] [--edition E] [--rows N] [--stored N]
 
 `stored` is `quality` with many rows in the table already. Every edition that the installed binaries offer is measured.
 """
@@ -15,7 +15,7 @@ from datetime import UTC, datetime
 import psycopg
 from psycopg.conninfo import make_conninfo
 
-from bench import alerts, audit, history, quality
+from bench import alerts, audit, history, move, quality
 from tidemark.database import normalise
 from tidemark.installation import find_installation
 from tidemark.server import throwaway
@@ -24,7 +24,7 @@ from tidemark.server import throwaway
 SETTINGS = {
     "fsync": "on", "synchronous_commit": "on", "full_page_writes": "on", "shared_buffers": "1GB", "max_wal_size": "8GB",
 }
-PARTS = ("quality", "stored", "history", "audit", "alerts")
+PARTS = ("quality", "stored", "history", "audit", "alerts", "move")
 
 
 def main() -> None:
@@ -41,7 +41,11 @@ def main() -> None:
             _print_heading(url, edition)
             for part in options.parts or PARTS:
                 print()
-                _measure(part, url, options)
+                if part == "move":
+                    with throwaway(find_installation(edition), edition, SETTINGS) as target:
+                        move.run(server, target, options.rows or 10_000_000)
+                else:
+                    _measure(part, url, options)
 
 
 def _measure(part: str, url: str, options: argparse.Namespace) -> None:

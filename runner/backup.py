@@ -234,7 +234,7 @@ def _is_same_view(connection: psycopg.Connection, expected: str, actual: str) ->
 
 def _logical(url: str, connection: psycopg.Connection, target: Path, manifest: Manifest, say: Say) -> None:
     """pg_dump and our own counts look at the same snapshot."""
-    _refuse_reader(connection)
+    refuse_reader(connection)
     dump = _program("pg_dump", _server_major(url))
     before = sequences(connection)  # nextval() knows of no snapshot: the dump has this value or a later one
     with connection.transaction():
@@ -244,7 +244,7 @@ def _logical(url: str, connection: psycopg.Connection, target: Path, manifest: M
         _run(dump, "--format=custom", f"--snapshot={snapshot}", "--lock-wait-timeout=60s",
              "--dbname", without_password(url)[0], "--file", str(target / DUMP), url=url)
         say("counting")
-        manifest.seal, manifest.sequences = _last_seal(connection), _listed(before, sequences(connection))
+        manifest.seal, manifest.sequences = last_seal(connection), _listed(before, sequences(connection))
         _write_json(target / CATALOGUE, _catalogue(connection))
         manifest.tables = {name: _fingerprint(connection, table) for name, table in _tables(connection).items()}
     manifest.files = {name: _sha256(target / name) for name in (DUMP, CATALOGUE)}
@@ -252,7 +252,7 @@ def _logical(url: str, connection: psycopg.Connection, target: Path, manifest: M
 
 def _physical(url: str, connection: psycopg.Connection, target: Path, manifest: Manifest, say: Say) -> None:
     """pg_basebackup has no snapshot: what is equal before and after it is in it, for the rest we cannot say."""
-    _refuse_reader(connection)
+    refuse_reader(connection)
     if elsewhere := _names(connection, "tablespaces"):
         raise Problem(
             "a physical backup of a server with tablespaces is not made here", detail=", ".join(elsewhere),
@@ -264,7 +264,7 @@ def _physical(url: str, connection: psycopg.Connection, target: Path, manifest: 
         return {name: _fingerprint(connection, table) for name, table in _tables(connection).items()}
 
     say("counting")
-    numbers, manifest.seal, before = sequences(connection), _last_seal(connection), facts()
+    numbers, manifest.seal, before = sequences(connection), last_seal(connection), facts()
     say("copying")
     base = target / BASE
     _run(program, "--pgdata", str(base), "--wal-method=stream", "--checkpoint=fast", "--manifest-checksums=SHA256",
@@ -295,9 +295,9 @@ def _describe(connection: psycopg.Connection, kind: str, say: Say) -> Manifest:
     )
 
 
-def _refuse_reader(connection: psycopg.Connection) -> None:
+def refuse_reader(connection: psycopg.Connection, verb: str = "back up") -> None:
     """Refuse a role that does not see every row of every table."""
-    role, hint = connection.info.user, "back up as a superuser, or as a role with BYPASSRLS and pg_read_all_data"
+    role, hint = connection.info.user, f"{verb} as a superuser, or as a role with BYPASSRLS and pg_read_all_data"
     if hidden := _names(connection, "hidden"):
         raise Problem(f"row-level security hides rows from role {role}", detail=_some(hidden), hint=hint, exit_code=2)
     if unreadable := _names(connection, "unreadable"):
@@ -401,11 +401,16 @@ def _listed(before: dict[str, Numbers], after: dict[str, Numbers]) -> dict[str, 
             for name, one in before.items()}
 
 
+def contents(connection: psycopg.Connection) -> list[str]:
+    """What makes the database not empty."""
+    return _names(connection, "contents")
+
+
 def _catalogue(connection: psycopg.Connection) -> dict[str, str]:
     return catalog.snapshot(connection) | dict(connection.execute(_SQL["catalogue"]).fetchall())
 
 
-def _last_seal(connection: psycopg.Connection) -> dict[str, Any] | None:
+def last_seal(connection: psycopg.Connection) -> dict[str, Any] | None:
     if connection.execute("SELECT to_regclass('public.audit_seals')").fetchone()[0] is None:
         return None
     return next(iter(_rows(connection, "seal")), None)
@@ -450,9 +455,9 @@ def _refuse_target(connection: psycopg.Connection, manifest: Manifest) -> None:
         )
     if absent := [name for name in manifest.extensions if name not in offered]:
         raise Problem(f"{target} has no extension {', '.join(absent)}", hint="install its package there", exit_code=2)
-    if contents := _names(connection, "contents"):
+    if held := contents(connection):
         raise Problem(
-            f"{target} is not empty", detail=_some(contents), hint="restore into a new database", exit_code=2
+            f"{target} is not empty", detail=_some(held), hint="restore into a new database", exit_code=2
         )
 
 
@@ -494,6 +499,15 @@ def _create_roles(
         say(f"created roles: {', '.join(role['name'] for role in missing)}")
     if logins := [role["name"] for role in missing if role["login"] and role["connection_limit"] != 0]:
         say(f"roles without a password yet: {', '.join(logins)}")
+
+
+def copy_roles(origin: psycopg.Connection, here: psycopg.Connection, say: Say) -> None:
+    """Create the roles that the origin's database relies on and that are missing here, but no superusers."""
+    roles = [role for role in _rows(origin, "roles") if not role["superuser"]]
+    known = {role["name"] for role in roles} | {name for name, in here.execute("SELECT rolname FROM pg_roles")}
+    for role in roles:
+        role["member_of"] = [group for group in role["member_of"] if group["role"] in known]
+    _create_roles(here, Manifest("logical", _now(), roles=roles), say)
 
 
 def _set(connection: psycopg.Connection, statement: sql.Composed, setting: str) -> None:
@@ -540,12 +554,15 @@ def _start_physical(scratch: Server, directory: Path, manifest: Manifest, say: S
 
 
 def _broken_record(connection: psycopg.Connection, manifest: Manifest) -> list[str]:
-    """What the audit record's own check finds, against the seal in the manifest; nothing where there is no check."""
+    return record_problems(connection, manifest.seal)
+
+
+def record_problems(connection: psycopg.Connection, seal: dict[str, Any] | None) -> list[str]:
+    """What the audit record's own check finds, against a seal known from elsewhere; nothing where there is no check."""
     if connection.execute("SELECT to_regprocedure('public.verify_audit(bytea)')").fetchone()[0] is None:
         return []
     return [f"audit record: {problem} at {audit_id} ({detail})" for problem, audit_id, detail in connection.execute(
-        "SELECT problem, audit_id, detail FROM public.verify_audit(decode(%s, 'hex'))",
-        (manifest.seal and manifest.seal["root"],),
+        "SELECT problem, audit_id, detail FROM public.verify_audit(decode(%s, 'hex'))", (seal and seal["root"],),
     )]
 
 
@@ -611,8 +628,7 @@ def _program(name: str, major: int) -> Path:
             if installation.major == major and (installation.bindir / name).exists():
                 return installation.bindir / name
     candidates = [path / name for pattern in GLOBS for path in Path("/").glob(pattern)]
-    if on_path := shutil.which(name):
-        candidates.append(Path(on_path))
+    candidates += [Path(directory, name) for directory in os.get_exec_path()]
     for candidate in candidates:
         if candidate.exists():
             said = subprocess.run([candidate, "--version"], capture_output=True, text=True).stdout
@@ -620,6 +636,21 @@ def _program(name: str, major: int) -> Path:
                 return candidate
     raise Problem(f"there is no {name} of PostgreSQL {major} on this machine",
                   hint=f"install the package postgresql-client-{major}", exit_code=2)
+
+
+def dump(url: str, major: int, file: Path, *options: str) -> None:
+    """Call the pg_dump of that version, which is not below the server's."""
+    _run(_program("pg_dump", major), *options, "--format=custom", "--lock-wait-timeout=60s",
+         "--dbname", without_password(url)[0], "--file", str(file), url=url)
+
+
+def dumped(major: int, file: Path, *options: str) -> str:
+    """What the pg_restore of that version writes about a dump; nothing is restored."""
+    done = subprocess.run([_program("pg_restore", major), *options, str(file)], capture_output=True, text=True,
+                          stdin=subprocess.DEVNULL)
+    if done.returncode:
+        raise Problem("pg_restore failed", detail=done.stderr.strip()[:300])
+    return done.stdout
 
 
 def _run(program: Path, *arguments: str, url: str = "", hint: str = "") -> None:

@@ -23,6 +23,7 @@ import psycopg
 from tidemark import backup as backups
 from tidemark import calendars, catalog, config, formats, lifecycle, loader, migrations, parquet, provision, server
 from tidemark import doctor as examination
+from tidemark import move as moving
 from tidemark import query as questions
 from tidemark.boundary import ELSEWHERE, Verbs
 from tidemark.database import child_environment, connect, where, without_password
@@ -653,3 +654,33 @@ def _written(path: Path, show: bool) -> None:
     click.echo(f"written: {path}")
     if show and not webbrowser.open(path.resolve().as_uri()):
         _say("there is no browser to open it in")
+
+
+@main.command()
+@click.argument("source")
+@click.argument("target")
+@json_option
+def move(source: str, target: str, as_json: bool) -> None:
+    """Copy everything that the database SOURCE keeps into the empty database TARGET: URLs, or apache and community.
+
+    Any edition, version and PostgreSQL that Tidemark runs on. The source is only read. Run it again to continue, or to
+    bring what came meanwhile: for the last pass nobody writes to the source.
+    """
+    hidden = not sys.stderr.isatty()
+    with click.progressbar(length=1, label="moving", file=sys.stderr, hidden=hidden) as bar:
+        def progress(done: int, total: int, what: str) -> None:
+            bar.length = max(total, 1)
+            bar.label = f"moving {what}"
+            bar.update(done - bar.pos)
+        moved = moving.move(_address(source), _address(target), progress=progress, say=_say)
+    if as_json:
+        click.echo(json.dumps([asdict(one) for one in moved], indent=2))
+    else:
+        _table(["table", "rows", "parts", "copied", "checksum"],
+               [[one.relation, one.rows, one.parts, one.copied, one.checksum] for one in moved])
+    click.echo(f"{sum(one.rows for one in moved)} rows of {len(moved)} tables are the same in both", err=as_json)
+
+
+def _address(text: str) -> str:
+    """A URL as given, or that of this checkout's running server of an edition."""
+    return server.url(text) if text in ("apache", "community") else text

@@ -400,6 +400,13 @@ def _apply_logic(backend: _Backend, files: list[SchemaFile], gone: list[str]) ->
     return [f"{kind} {identity}" for kind, identity in dropped]
 
 
+def apply_logic_again(connection: psycopg.Connection) -> None:
+    """Run every logic file once more: what they make from the rows that are there follows these rows."""
+    with _runner_lock(connection):
+        backend, files = _backend(connection), [file for file in schema_files() if file.is_logic]
+        _with_lock_retries(lambda: _apply_logic(backend, files, []), lambda line: None)
+
+
 def _remember(connection: psycopg.Connection, file: SchemaFile) -> None:
     connection.execute(
         sql.SQL(
