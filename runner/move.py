@@ -31,7 +31,7 @@ from tidemark.sql_files import named_statements
 STATEMENTS = named_statements("move.sql")
 WORKERS = 2  # one part is hashed while another is copied
 RANGE = 250_000  # numbers in a part of a long table
-KEPT = "kept"  # the part of an aggregate whose raw rows are gone
+KEPT = "kept"  # the part of aggregates whose raw rows are gone
 STREAM_BYTES = 1 << 18
 # Text and names must not depend on who asks.
 _ENTRY = re.compile(r"^(\d+); \d+ \d+ (.*) \S+$", re.M)  # number and what it is, of pg_restore's list, less the owner
@@ -60,11 +60,19 @@ class Part:
     is_binary: bool
     bytes: int
     time_range: tuple[str, str] | None = None
-    target: str = ""  # where the rows lie there, if not under the same name
+    places: tuple[str, str] | None = None  # where the rows lie in both, if not under that name
+
+    @property
+    def origin(self) -> str:
+        return self.places[0] if self.places else self.relation
+
+    @property
+    def target(self) -> str:
+        return self.places[1] if self.places else self.relation
 
     def select(self) -> sql.Composed:
         """The rows, for COPY."""
-        return sql.SQL("SELECT {} FROM {} AS t WHERE {}").format(self.names(), sql.SQL(self.relation), self.condition)
+        return sql.SQL("SELECT {} FROM {} AS t WHERE {}").format(self.names(), sql.SQL(self.origin), self.condition)
 
     def names(self) -> sql.Composed:
         return sql.SQL(", ").join(map(sql.Identifier, self.columns))
@@ -118,10 +126,12 @@ def move(source: str, target: str, *, progress: Progress = _no_progress,
             _run_script(target, own.rest)
             _sequences(origin, here)
             say("making aggregates, rules and jobs")
-            aggregates = _aggregates(origin, here, target)
-            parts += aggregates
-            changed |= _copy_all(source, target, snapshot, aggregates, _no_progress)
+            _make_again(origin, here, target)
             _refresh(origin, here, changed)
+            for frozen in _frozen(origin, here):
+                parts += frozen
+                changed |= _copy_all(source, target, snapshot, frozen, _no_progress)
+            _guard(here)
             _run_script(target, own.views)
         with connect(target) as last:
             last.execute("ANALYZE")
@@ -148,6 +158,9 @@ def _check_source(origin: psycopg.Connection) -> None:
             hint="run tidemark migrate on it first, or move with the version that it is of", exit_code=2,
         )
     _set(origin)
+    if dropped := [row["name"] for row in _rows(origin, "unnoticed")]:
+        raise Problem(f"chunks of {', '.join(dropped)} were dropped since the aggregates were refreshed",
+                      hint="run tidemark refresh on the source, which only it can", exit_code=2)
 
 
 def _check_target(origin: psycopg.Connection, here: psycopg.Connection) -> bool:
@@ -370,7 +383,7 @@ def _copy_all(source: str, target: str, snapshot: str, parts: list[Part], progre
             writer.execute("SET synchronous_commit = off")
             pairs.put((reader, writer))
         known = {relation for relation, in writer.execute("SELECT relation FROM _tidemark_move.parts")}
-        for relation in {part.relation for part in parts if not part.target} - known:
+        for relation in {part.relation for part in parts if not part.places} - known:
             with writer.transaction(), _triggers_off(writer, relation):  # what the migration put there
                 writer.execute(sql.SQL("DELETE FROM {}").format(sql.SQL(relation)))
 
@@ -401,8 +414,8 @@ def _copy_all(source: str, target: str, snapshot: str, parts: list[Part], progre
 
 def _bring(reader: psycopg.Connection, writer: psycopg.Connection, part: Part) -> bool:
     """Copy a part that the target does not hold as it is; whether it did."""
-    target = part.target or part.relation
-    sent = reader.execute(part.checksum(part.relation)).fetchone()
+    target = part.target
+    sent = reader.execute(part.checksum(part.origin)).fetchone()
     there = writer.execute(part.checksum(target)).fetchone()
     differs = there != sent
     if differs:
@@ -484,66 +497,90 @@ def _sequences(origin: psycopg.Connection, here: psycopg.Connection) -> None:
 # What is made from rows -----------------------------------------------------------------------------------------
 
 
-def _aggregates(origin: psycopg.Connection, here: psycopg.Connection, target: str) -> list[Part]:
-    """Make the aggregates that are missing, and what else follows from rows; returns what cannot be computed again."""
+def _make_again(origin: psycopg.Connection, here: psycopg.Connection, target: str) -> None:
+    """Make the aggregates that are missing, and what else follows from rows: functions of rules, triggers, jobs."""
     there = {row["name"] for row in _rows(here, "rollups")}
-    rollups = _rows(origin, "rollups")
-    for row in rollups:
+    for row in _rows(origin, "rollups"):
         if row["name"] not in there:
             here.execute("SELECT public.add_rollup(%(name)s, %(hypertable)s::regclass, %(bucket)s::interval,"
                          " %(series)s, %(columns)s, %(filter)s, %(parent)s, %(bucket_column)s)", row)
     with connect(target) as fresh:
         migrations.apply_logic_again(fresh)
-    parts = []
-    for row in rollups:
-        if row["kept_before"] is None:
-            continue
-        whole = _whole(origin, here, f"public.{sql.Identifier(row['name']).as_string()}", 0)
-        condition = sql.SQL("t.{} < {}::timestamptz").format(sql.Identifier(row["bucket_column"]), row["kept_before"])
-        storage = _rows(here, "storage", name=row["name"])[0]["coalesce"]
-        parts.append(replace(whole, name=KEPT, condition=condition, target=storage))
-        here.execute("UPDATE _tidemark.rollup_sources SET dropped_before = greatest(dropped_before, %s::timestamptz)"
-                     " WHERE hypertable = %s::regclass", (row["dropped_before"], row["hypertable"]))
-        here.execute("UPDATE _tidemark.rollups SET watermark = greatest(watermark, %s::timestamptz) WHERE name = %s",
-                     (row["kept_before"], row["name"]))
-    return parts
+
+
+def _frozen(origin: psycopg.Connection, here: psycopg.Connection) -> Iterator[list[Part]]:
+    """What cannot be computed again: first which buckets are frozen, their raw rows being gone, then these buckets.
+
+    They come after everything else was computed, and replace what was made of the raw rows that remain of them.
+    """
+    yield [replace(_whole(origin, here, "_tidemark.rollup_frozen", 0), name=KEPT)]
+    stores = {row["name"]: row["store"] for row in _rows(here, "rollups")}
+    kept = []
+    for row in _rows(origin, "rollups"):
+        if row["is_frozen"]:
+            whole = _whole(origin, here, f"public.{sql.Identifier(row['name']).as_string()}", 0)
+            key = sql.SQL(", ").join(sql.SQL("{}, t.{}").format(sql.Literal(name), sql.Identifier(name))
+                                     for name in row["series"])
+            condition = sql.SQL(
+                "EXISTS (SELECT FROM _tidemark.rollup_frozen AS z WHERE z.name = {}"
+                " AND z.series = jsonb_build_object({}) AND z.buckets @> t.{})"
+            ).format(row["name"], key, sql.Identifier(row["bucket_column"]))
+            kept.append(replace(whole, name=KEPT, condition=condition, places=(row["store"], stores[row["name"]])))
+    yield kept
+
+
+def _guard(here: psycopg.Connection) -> None:
+    """Keep refreshes off the frozen buckets. TimescaleDB shows stored ones up to the end of what was refreshed last:
+    where nothing was left to refresh, that is yet to be told."""
+    here.execute("SELECT _tidemark.guard_frozen(r) FROM _tidemark.rollups AS r")
+    for row in _rows(here, "rollups"):
+        if row["is_native"] and row["is_frozen"] and row["watermark"]:
+            here.execute("CALL public.refresh_continuous_aggregate(format('public.%%I', %s::text)::regclass,"
+                         " %s::timestamptz - %s::interval, %s::timestamptz, force => true)",
+                         (row["name"], row["watermark"], row["bucket"], row["watermark"]))
 
 
 def _refresh(origin: psycopg.Connection, here: psycopg.Connection, changed: set[Part]) -> None:
-    """Compute the aggregates from the raw rows that are there, again where a later pass changed them."""
-    late = {}
+    """Compute the aggregates as far as the source's are, again where a later pass changed raw rows below that."""
+    late: dict[str, tuple[str, str]] = {}
     for part in changed:
         if part.time_range:
             first, last = late.get(part.relation, part.time_range)
             late[part.relation] = (min(first, part.time_range[0]), max(last, part.time_range[1]))
-    for row in _rows(here, "refreshed"):  # parents first
-        kept = row["kept_before"]
-        if row["is_native"] and kept:
-            # TimescaleDB shows stored buckets up to the end of what was refreshed, though nothing be left to refresh.
-            _refresh_native(here, row["name"], kept, row["kept_end"])
-        if row["was_refreshed"] and row["hypertable"] in late:
-            first, last = late[row["hypertable"]]
-            if row["is_native"]:
-                _refresh_native(here, row["name"], *_window(here, row, first, last))
-            else:
-                here.execute("CALL _tidemark.refresh(%s::regclass, %s::timestamptz, %s::timestamptz, NULL)",
-                             (row["hypertable"], first, last))
-    here.execute("CALL public.refresh_aggregates()")
+    for row in _rows(here, "rollups"):  # parents first
+        period = late.get(_label(here, row["hypertable"]))
+        if not row["was_refreshed"] or not period:
+            continue
+        if row["is_native"]:  # which does not know: the rows came behind its back
+            here.execute("CALL public.refresh_continuous_aggregate(format('public.%%I', %s::text)::regclass,"
+                         " public.time_bucket(%s::interval, %s::timestamptz),"
+                         " _tidemark.bucket_ceiling(%s::interval, %s::timestamptz), force => true)",
+                         (row["name"], row["bucket"], period[0], row["bucket"], period[1]))
+        else:
+            _call_refresh(here, row["hypertable"], *period, None)
+    reach: dict[str, str | None] = {}
+    for row in _rows(origin, "rollups"):
+        reach[row["hypertable"]] = max(filter(None, [row["watermark"], reach.get(row["hypertable"])]), default=None)
+    for hypertable, through in reach.items():
+        _call_refresh(here, hypertable, None, None, through)
 
 
-def _window(here: psycopg.Connection, row: dict[str, Any], first: str, last: str) -> tuple[str | None, str]:
-    """Whole buckets over a period, none of those whose raw rows are gone."""
-    return here.execute(
-        "SELECT greatest(public.time_bucket(%(bucket)s::interval, %(first)s::timestamptz),"
-        "                %(kept)s::timestamptz)::text,"
-        "       _tidemark.bucket_ceiling(%(bucket)s::interval, %(last)s::timestamptz)::text",
-        {"bucket": row["bucket"], "first": first, "last": last, "kept": row["kept_before"]},
-    ).fetchone()
+def _call_refresh(here: psycopg.Connection, hypertable: str, first: str | None, last: str | None,
+                  through: str | None) -> None:
+    failures = here.execute(
+        "CALL _tidemark.refresh(%s::regclass, %s::timestamptz, %s::timestamptz, %s::timestamptz, NULL)",
+        (hypertable, first, last, through)).fetchone()[0]
+    if failures:
+        raise Problem("an aggregate cannot be computed in the target", detail=failures,
+                      hint="remove the cause in the source, and run it again")
 
 
-def _refresh_native(here: psycopg.Connection, name: str, first: str | None, last: str) -> None:
-    here.execute("CALL public.refresh_continuous_aggregate(format('public.%%I', %s::text)::regclass,"
-                 " %s::timestamptz, %s::timestamptz, force => true)", (name, first, last))
+def _label(connection: psycopg.Connection, relation: str) -> str:
+    """A relation as the list of tables has it."""
+    return connection.execute(
+        "SELECT format('%%I.%%I', n.nspname, c.relname) FROM pg_catalog.pg_class AS c"
+        "  JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace WHERE c.oid = %s::regclass", (relation,)
+    ).fetchone()[0]
 
 
 def _prove_record(origin: psycopg.Connection, here: psycopg.Connection) -> None:

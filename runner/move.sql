@@ -36,7 +36,7 @@ SELECT format('%I.%I', n.nspname, c.relname) AS label, n.nspname AS schema, c.re
    AND NOT c.relispartition
    AND n.nspname !~ '^(pg_|_timescaledb|timescaledb_|information_schema$|toolkit_|_tidemark_)'
    AND NOT (n.nspname = '_tidemark'
-            AND (c.relname IN ('rollups', 'rollup_sources', 'rollup_changes') OR c.relname ~ '_precomputed$'))
+            AND (c.relname IN ('rollups', 'rollup_sources', 'rollup_changes', 'rollup_chunks', 'rollup_frozen') OR c.relname ~ '_precomputed$'))
    AND NOT EXISTS (SELECT FROM pg_catalog.pg_depend AS d
                     WHERE d.classid = 'pg_class'::regclass AND d.objid = c.oid AND d.deptype = 'e')
  ORDER BY label;
@@ -106,30 +106,20 @@ SELECT format('%I.%I', d.hypertable_schema, d.hypertable_name) AS hypertable, d.
  ORDER BY 1, 2;
 
 -- name: rollups
--- Definitions of the aggregates, parents first, and the instant before which their raw rows are gone.
+-- Definitions of the aggregates, parents first, and where their precomputed buckets lie.
 SELECT r.name, r.hypertable::text AS hypertable, r.parent, r.bucket::text AS bucket, r.bucket_column, r.series,
-       r.columns, r.filter, r.is_native,
-       nullif(CASE WHEN o.oldest IS NULL AND isfinite(s.oldest_chunk) THEN r.watermark
-                   ELSE _tidemark.bucket_ceiling(r.bucket, g.dropped_before) END, '-infinity')::text AS kept_before,
-       nullif(g.dropped_before, '-infinity')::text AS dropped_before
+       r.columns, r.filter, r.is_native, r.refreshed_at IS NOT NULL AS was_refreshed,
+       nullif(r.watermark, '-infinity')::text AS watermark, _tidemark.rollup_store(r.name)::text AS store,
+       EXISTS (SELECT FROM _tidemark.rollup_frozen AS z WHERE z.name = r.name) AS is_frozen
   FROM _tidemark.rollups AS r
-  JOIN _tidemark.rollup_sources AS s ON s.hypertable = r.hypertable
- CROSS JOIN LATERAL (SELECT min(c.range_start) AS oldest FROM _tidemark.chunks(r.hypertable) AS c) AS o
- CROSS JOIN LATERAL (
-           SELECT CASE WHEN o.oldest IS NULL AND isfinite(s.oldest_chunk) THEN greatest(s.dropped_before, r.watermark)
-                       WHEN o.oldest > s.oldest_chunk THEN greatest(s.dropped_before, o.oldest)
-                       ELSE s.dropped_before END AS dropped_before
-       ) AS g
  ORDER BY r.bucket, r.name;
 
--- name: storage
--- Where an aggregate's precomputed buckets lie.
-SELECT coalesce(
-           (SELECT format('%%I.%%I', g.materialization_hypertable_schema, g.materialization_hypertable_name)
-              FROM timescaledb_information.continuous_aggregates AS g
-             WHERE g.view_schema = 'public' AND g.view_name = %(name)s),
-           format('_tidemark.%%I', %(name)s || '_precomputed')
-       );
+-- name: unnoticed
+-- Hypertables of which chunks were dropped since their aggregates were refreshed.
+SELECT DISTINCT k.hypertable::text AS name
+  FROM _tidemark.rollup_chunks AS k
+ WHERE NOT EXISTS (SELECT FROM _tidemark.chunks(k.hypertable) AS c WHERE c.chunk::text = k.chunk)
+ ORDER BY name;
 
 -- name: left_behind
 -- What TimescaleDB Community keeps and Tidemark knows nothing of.
@@ -147,13 +137,3 @@ SELECT format('extension %%I', x.extname)
  WHERE x.extname NOT IN ('plpgsql', 'timescaledb')
    AND x.extname <> ALL (%(offered)s)
  ORDER BY name;
-
--- name: refreshed
--- The target's aggregates, parents first, and the first bucket that is computed from raw rows.
-SELECT r.name, r.hypertable::text AS hypertable, r.bucket::text AS bucket, r.is_native,
-       r.refreshed_at IS NOT NULL AS was_refreshed,
-       nullif(g.first, '-infinity')::text AS kept_before, _tidemark.bucket_end(r.bucket, g.first)::text AS kept_end
-  FROM _tidemark.rollups AS r
-  JOIN _tidemark.rollup_sources AS s ON s.hypertable = r.hypertable
- CROSS JOIN LATERAL (SELECT _tidemark.bucket_ceiling(r.bucket, s.dropped_before) AS first) AS g
- ORDER BY r.bucket, r.name;

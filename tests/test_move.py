@@ -182,6 +182,8 @@ def test_second_pass_brings_what_came_meanwhile_and_only_that(source, fresh):
     with source.connect() as connection:
         connection.execute(LATER)
         connection.execute("SELECT count(*) FROM drop_chunks('candles', timestamptz '2024-01-19')")
+    assert "tidemark refresh" in refused(source.url, fresh.url).hint
+    with source.connect() as connection:
         connection.execute("CALL refresh_aggregates()")
     with fresh.connect() as connection:  # which nobody should
         connection.execute("UPDATE candles SET close = 77 WHERE ts = '2024-01-20 11:00+00'")
