@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import re
 import signal
 import sys
 import threading
@@ -58,6 +59,12 @@ class Verbs(click.Group):
         if args and args[0] in ELSEWHERE:
             raise click.UsageError(f"there is no {args[0]!r} here: use tidemark {ELSEWHERE[args[0]]}", context)
         return super().resolve_command(context, args)
+
+    def format_commands(self, context: click.Context, formatter: click.HelpFormatter) -> None:
+        """The verbs with the whole first sentence of each: click would cut what is longer than a line."""
+        verbs = [(name, self.get_command(context, name)) for name in self.list_commands(context)]
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, _first_sentence(verb)) for name, verb in verbs if verb and not verb.hidden])
 
     def invoke(self, context: click.Context) -> Any:
         try:
@@ -132,6 +139,11 @@ class Verbs(click.Group):
             diag.message_primary or str(error), hint=diag.message_hint or hint,
             detail=", ".join(filter(None, [diag.message_detail, "" if ours else f"SQLSTATE {diag.sqlstate}"])),
         )
+
+
+def _first_sentence(verb: click.Command) -> str:
+    text = " ".join((verb.help or "").split("\n\n")[0].split())
+    return re.split(r"(?<=\.) (?=[A-Z])", text)[0]
 
 
 def _short(text: str, most: int = 120) -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import shutil
 import sys
 import tempfile
@@ -30,6 +29,7 @@ from tidemark.database import child_environment, connect, where, without_passwor
 from tidemark.errors import Problem
 from tidemark.installation import NoInstallation, find_installation
 from tidemark.look import Layout
+from tidemark.terminal import table, working
 
 
 def _url() -> str:
@@ -69,19 +69,16 @@ def _say(line: str) -> None:
     click.echo(line, err=True)
 
 
-def _table(headings: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
-    """Rows as aligned columns."""
-    cells = [[("" if value is None else str(value)) for value in row] for row in [headings, *rows]]
-    widths = [max(len(row[column]) for row in cells) for column in range(len(headings))]
-    for row in cells:
-        click.echo("  ".join(value.ljust(width) for value, width in zip(row, widths, strict=True)).rstrip())
+def _complete_questions(context: click.Context, parameter: click.Parameter, incomplete: str) -> list[str]:
+    """Names of questions that begin so, for the shell."""
+    return [name for name in questions.names() if name.startswith(incomplete)]
 
 
 yes_option = click.option("--yes", is_flag=True, help="Do not ask.")
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 
 
-@click.group(cls=Verbs, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
+@click.group(cls=Verbs, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 80},
              epilog="Known elsewhere as: " + ", ".join(f"{theirs} = {ours}" for theirs, ours in ELSEWHERE.items()))
 @click.version_option(package_name="tidemark")
 def main() -> None:
@@ -183,7 +180,7 @@ def status(exit_code: bool, as_json: bool) -> None:
             }, indent=2))
         else:
             click.echo(f"{where(connection)}: {'up to date' if plan.up_to_date else 'not up to date'}")
-            _table(["file", "state"], list(states.items()))
+            table(["file", "state"], list(states.items()))
             for refusal in plan.refusals:
                 click.echo(f"refused: {refusal}")
     if exit_code and not plan.up_to_date:
@@ -200,7 +197,7 @@ def history(as_json: bool) -> None:
         if as_json:
             click.echo(json.dumps([dict(zip(headings, row, strict=True)) for row in rows], indent=2))
         else:
-            _table(headings, rows)
+            table(headings, rows)
 
 
 @main.command()
@@ -281,7 +278,7 @@ def load(files: tuple[Path, ...], symbol_from_name: bool, columns: str | None, t
             _print_layout(layout)
             rows = loader.preview(layout, options["interval"])
             if rows:
-                _table(list(rows[0]), [list(row.values()) for row in rows])
+                table(list(rows[0]), [list(row.values()) for row in rows])
         return
     size = sum(file.stat().st_size for path in (*archives, *others) for file in parquet.files(path) if file.is_file())
     hidden = not sys.stderr.isatty()
@@ -337,7 +334,7 @@ def calendar(start: datetime | None, end: datetime | None, markets: tuple[str, .
             connection, start.date() if start else first, end.date() if end else last,
             markets=markets or calendars.MARKETS,
         )
-    _table(["market", "inserted", "updated", "deleted", "kept"],
+    table(["market", "inserted", "updated", "deleted", "kept"],
            [[s.market, s.inserted, s.updated, s.deleted, s.kept] for s in stored])
 
 
@@ -352,7 +349,7 @@ def _print_loads(summaries: Sequence[loader.Summary]) -> None:
                 f"see ingestion_rejects, task {s.task_id}" if s.rejected and not s.already_loaded else ""]
         rows.append([s.file.name, s.read, s.written, s.rejected, *(getattr(s, name) for name in more),
                      f"{s.seconds:.1f}", "; ".join(filter(None, said))])
-    _table([*headings, *more, "seconds", ""], rows)
+    table([*headings, *more, "seconds", ""], rows)
 
 
 @main.command()
@@ -375,7 +372,7 @@ def refresh(start: datetime | None, end: datetime | None) -> None:
     """Bring all aggregates up to date; with bounds, recompute what lies between them."""
     if start and end and start >= end:
         raise Problem("there is nothing between --from and --to", hint="--from comes before --to", exit_code=2)
-    with database() as connection:
+    with database() as connection, working("refreshing"):
         lifecycle.refresh(connection, start and start.replace(tzinfo=UTC), end and end.replace(tzinfo=UTC))
 
 
@@ -389,7 +386,7 @@ def compress(older_than: str | None) -> None:
         except psycopg.DataError:
             raise Problem(f"{older_than!r} is no age", hint="write it as '7 days'", exit_code=2) from None
         done = lifecycle.compress(connection, older_than, progress)
-    _table(["hypertable", "from", "to", "before", "after", "ratio"], [
+    table(["hypertable", "from", "to", "before", "after", "ratio"], [
         [c.hypertable, f"{c.range_start:%Y-%m-%d}", f"{c.range_end:%Y-%m-%d}", _size(c.before), _size(c.after),
          f"{c.before / c.after:.1f}" if c.after else None] for c in done
     ])
@@ -414,7 +411,7 @@ def clean(archive: Path | None, yes: bool) -> None:
 
 
 def _print_chunks(chunks: Sequence[lifecycle.Chunk]) -> None:
-    _table(["hypertable", "from", "to", "rows", "size"], [
+    table(["hypertable", "from", "to", "rows", "size"], [
         [c.hypertable, f"{c.range_start:%Y-%m-%d}", f"{c.range_end:%Y-%m-%d}", c.rows, _size(c.before)] for c in chunks
     ])
 
@@ -463,7 +460,7 @@ def stats(as_json: bool) -> None:
     for part in ("hypertables", "aggregates", "policies", "jobs"):
         if figures[part]:
             click.echo(f"\n{part}")
-            _table(list(figures[part][0]), [list(row.values()) for row in figures[part]])
+            table(list(figures[part][0]), [list(row.values()) for row in figures[part]])
 
 
 @main.command()
@@ -478,31 +475,43 @@ def doctor(as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps([asdict(finding) for finding in findings], indent=2))
     else:
-        _table(["severity", "check", "found", "what to do"], [list(asdict(finding).values()) for finding in findings])
+        table(["severity", "check", "found", "what to do"], [list(asdict(finding).values()) for finding in findings])
     sys.exit(examination.exit_code(findings))
 
 
 @main.command()
-@click.argument("name", required=False)
+@click.argument("name", required=False, shell_complete=_complete_questions)
 @click.argument("parameters", nargs=-1)
 @click.option("--csv", "as_csv", is_flag=True, help="Print CSV.")
 @json_option
-def query(name: str | None, parameters: tuple[str, ...], as_csv: bool, as_json: bool) -> None:
+@click.option("--parquet", type=click.Path(path_type=Path, dir_okay=False), help="Write a Parquet file.")
+@click.option("--arrow", type=click.Path(path_type=Path, dir_okay=False), help="Write an Arrow file (Feather).")
+def query(name: str | None, parameters: tuple[str, ...], as_csv: bool, as_json: bool, **files: Path | None) -> None:
     """Ask the question queries/NAME.sql, with PARAMETERS as name=value; without NAME, list the questions."""
     if name is None:
-        _table(["name", "question", "parameters"], [
+        table(["name", "question", "parameters"], [
             [one.name, one.question, ", ".join(map(str, one.parameters))]
             for one in map(questions.load, questions.names())
         ])
         return
-    _answer(name, questions.assignments(parameters), as_csv=as_csv, as_json=as_json)
+    chosen = {kind: path for kind, path in files.items() if path is not None}
+    if len(chosen) + as_csv + as_json > 1:
+        raise Problem("--csv, --json, --parquet and --arrow exclude each other", exit_code=2)
+    _answer(name, questions.assignments(parameters), as_csv=as_csv, as_json=as_json, files=chosen)
 
 
-def _answer(name: str, values: dict[str, str], *, as_csv: bool, as_json: bool) -> None:
-    """Ask a question of queries/ and print what it gives."""
+def _answer(name: str, values: dict[str, str], *, as_csv: bool, as_json: bool,
+            files: dict[str, Path] | None = None) -> None:
+    """Ask a question of queries/ and print what it gives, or write it into a file."""
     with database(limited=True) as connection:
         questions.check(connection, name, values)
         try:
+            for kind, path in (files or {}).items():
+                from tidemark import frames
+
+                click.echo(f"{frames.write(connection, name, values, path, kind)} rows in {path}")
+            if files:
+                return
             if as_csv:
                 for part in questions.as_csv(connection, name, values):
                     click.echo(part, nl=False)
@@ -510,7 +519,7 @@ def _answer(name: str, values: dict[str, str], *, as_csv: bool, as_json: bool) -
                 click.echo(questions.as_json(connection, name, values))
             else:
                 result = questions.run(connection, name, values)
-                _table(result.columns, result.rows)
+                table(result.columns, result.rows)
         except psycopg.DataError as error:  # each value is one of its type, and yet not what this question takes
             raise Problem(f"{name} cannot be asked so", detail=error.diag.message_primary or "", exit_code=2) from None
 
@@ -566,10 +575,12 @@ _review("dismiss", "dismissed", "Not worth a verdict.")
 def backup(directory: Path, physical: bool, verify_only: bool) -> None:
     """Back the database up into DIRECTORY, which must be new or empty."""
     if verify_only:
-        manifest = backups.verify(directory, say=_say)
+        with working("restoring into a scratch server"):
+            manifest = backups.verify(directory, say=_say)
         click.echo(f"{directory} restores: {len(manifest.tables)} tables, {manifest.rows} rows")
         return
-    manifest = backups.backup(_url(), directory, physical=physical, say=_say)
+    with working("backing up"):
+        manifest = backups.backup(_url(), directory, physical=physical, say=_say)
     click.echo(f"{manifest.kind} backup of {manifest.rows} rows in {directory}")
     if manifest.seal:
         click.echo(f"seal {manifest.seal['seal_id']}: {manifest.seal['root']}")
@@ -579,7 +590,8 @@ def backup(directory: Path, physical: bool, verify_only: bool) -> None:
 @click.argument("directory", type=click.Path(path_type=Path))
 def restore(directory: Path) -> None:
     """Restore the logical backup in DIRECTORY into an empty database, and compare it with its manifest."""
-    manifest = backups.restore(_url(), directory, say=_say)
+    with working("restoring"):
+        manifest = backups.restore(_url(), directory, say=_say)
     click.echo(f"restored {len(manifest.tables)} tables, {manifest.rows} rows")
 
 
@@ -587,8 +599,9 @@ def restore(directory: Path) -> None:
 @click.argument("series")
 @click.option("--interval", help="Length of the bars, where a symbol has several, e.g. 1d.")
 @click.option("--exchange", help="Exchange, where a symbol is traded on several.")
-@click.option("--from", "start", type=click.DateTime(), help="Draw from here (UTC).  [default: the first row]")
-@click.option("--to", "end", type=click.DateTime(), help="… up to here, itself left out.")
+@click.option("--from", "start", type=click.DateTime(), metavar="WHEN",
+              help="Draw from here (UTC).  [default: the first row]")
+@click.option("--to", "end", type=click.DateTime(), metavar="WHEN", help="… up to here, itself left out.")
 @click.option("--last", help="Draw the last stretch, e.g. 90d, 12h or 2y.")
 @click.option("--output", "-o", type=click.Path(path_type=Path, dir_okay=False),
               help="Write it to this file: .html, .png or .svg.")
@@ -608,18 +621,18 @@ def chart(series: str, start: datetime | None, end: datetime | None, output: Pat
         drawn = charts.read(connection, found, start and start.replace(tzinfo=UTC), end and end.replace(tzinfo=UTC),
                             last)
     if output or show:
-        charts.write(drawn, output or _temporary(series))
+        path = output or Path(tempfile.mkdtemp(prefix="tidemark-")) / "chart.html"
+        charts.write(drawn, path)
+        _written(path, show)
     elif sys.stdout.isatty():
         click.echo(charts.sketch(drawn, shutil.get_terminal_size().columns))
     else:
         click.echo(charts.page(drawn), nl=False)
-    if output or show:
-        _written(output or _temporary(series), show)
 
 
 @main.command()
 @click.option("--series", multiple=True, help="Only of this source or symbol; repeatable.")
-@click.option("--since", type=click.DateTime(), help="Only of rows since then (UTC).")
+@click.option("--since", type=click.DateTime(), metavar="WHEN", help="Only of rows since then (UTC).")
 @click.option("--output", "-o", type=click.Path(path_type=Path, dir_okay=False), help="Write the page to this file.")
 @click.option("--open", "show", is_flag=True, help="Open the page in the browser.")
 @click.option("--json", "as_json", is_flag=True, help="Print the figures of the page as JSON.")
@@ -643,11 +656,6 @@ def report(series: tuple[str, ...], since: datetime | None, output: Path | None,
     path = output or Path("tidemark-report.html")
     path.write_text(page)
     _written(path, show)
-
-
-def _temporary(name: str) -> Path:
-    """Where a page goes that is only to be looked at."""
-    return Path(tempfile.gettempdir()) / f"tidemark-{re.sub(r'[^A-Za-z0-9]+', '-', name)}-{os.getpid()}.html"
 
 
 def _written(path: Path, show: bool) -> None:

@@ -122,6 +122,15 @@ def as_json(connection: psycopg.Connection, name: str, values: Mapping[str, str]
         return "[" + ",\n ".join(row for (row,) in connection.execute(objects)) + "]"
 
 
+@contextlib.contextmanager
+def stream(connection: psycopg.Connection, name: str, values: Mapping[str, str]) -> Iterator[psycopg.Cursor]:
+    """A cursor over the rows of a query, which stay on the server until they are fetched."""
+    query = load(name)
+    with _read_only(connection), connection.cursor("answer") as cursor:
+        cursor.execute(statement(query, values))
+        yield cursor
+
+
 def check(connection: psycopg.Connection, name: str, values: Mapping[str, str]) -> None:
     """Refuse values that are none of their type, and names of what is not there; raises Problem."""
     query = load(name)

@@ -16,10 +16,14 @@ from psycopg import sql
 
 from clients.conftest import NOW
 from clients.grafana import expand
+from tidemark import query
 from tidemark.config import ROOT
 
 DASHBOARDS = {path.stem: json.loads(path.read_text()) for path in sorted((ROOT / "grafana/dashboards").glob("*.json"))}
 PANELS = [(name, panel) for name, board in DASHBOARDS.items() for panel in board["panels"]]
+# What the panels and the report ask alike is one file of queries/; a panel has its parameters filled in.
+SHARED = {"Waiting for a review": ("open_episodes", {"count": "50"}), "Freshness of each series": ("freshness", {}),
+          "Hypertables": ("hypertables", {})}
 MAY_BE_EMPTY = {"Jobs"}  # TimescaleDB's own, which a server may do without
 _serial = itertools.count(1)
 
@@ -103,6 +107,16 @@ def test_panel_is_answered_with_rows_for_a_mere_reader(desk, login, dashboard, p
                 assert {c.type_display for c in values} <= {"float8", "int8"}
             # Grafana shows an interval as text that neither sorts nor has a unit.
             assert "interval" not in {column.type_display for column in cursor.description}
+
+
+@pytest.mark.parametrize("title", SHARED)
+def test_question_that_the_report_asks_too_is_the_file_of_queries(title):
+    (asked_by_panel,) = (panel["targets"][0]["rawSql"] for _, panel in PANELS if panel["title"] == title)
+    name, values = SHARED[title]
+    body = query.load(name).body
+    for parameter, value in values.items():
+        body = body.replace(f":{parameter}", value)
+    assert asked_by_panel == body
 
 
 @pytest.mark.parametrize("variable", ["asset", "interval"])

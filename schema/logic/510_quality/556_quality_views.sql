@@ -1,7 +1,7 @@
 -- What the scores say of a hypertable per series and day, and what waits for a reviewer.
 
--- The view quality_report for any hypertable with scoring, read from its rows in [p_from, p_to). Raises TM210 where there
--- is none.
+-- The view quality_report for any hypertable with scoring, read from its rows in [p_from, p_to). Raises TM210 where
+-- there is none.
 CREATE OR REPLACE FUNCTION public.quality_report_of(
     p_hypertable regclass,
     p_from timestamptz DEFAULT '-infinity',
