@@ -88,5 +88,6 @@ MUTATIONS = [
              rewritten("public.maintain", "pg_catalog.pg_try_advisory_lock(c_lock)", "true"), LIFECYCLE,
              "one_at_a_time"),
     Mutation("history 5", "upkeep drops nothing",
-             rewritten("public.maintain", "CALL _tidemark.drop_expired(v_failed, v_waiting);", ""), LIFECYCLE, "does_everything"),
+             rewritten("public.maintain", "CALL _tidemark.drop_expired(v_failed, v_waiting);", ""), LIFECYCLE,
+             "does_everything"),
 ]
