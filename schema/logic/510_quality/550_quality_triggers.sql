@@ -153,8 +153,9 @@ ALTER TABLE public.market_calendar ENABLE ALWAYS TRIGGER trg_lapse;
 
 CREATE OR REPLACE TRIGGER trg_lapse AFTER UPDATE ON public.sources
 FOR EACH ROW
-WHEN ((old.data_type, old.interval, old.quality_profile_id)
-      IS DISTINCT FROM (new.data_type, new.interval, new.quality_profile_id))
+-- Not as a comparison of rows: that is another text once it was dumped and restored.
+WHEN (old.data_type IS DISTINCT FROM new.data_type OR old.interval IS DISTINCT FROM new.interval
+      OR old.quality_profile_id IS DISTINCT FROM new.quality_profile_id)
 EXECUTE FUNCTION _tidemark.lapse_all();
 COMMENT ON TRIGGER trg_lapse ON public.sources IS 'Baselines depend on the profile of the source.';
 ALTER TABLE public.sources ENABLE ALWAYS TRIGGER trg_lapse;
