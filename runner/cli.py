@@ -684,8 +684,8 @@ def move(source: str, target: str, as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps([asdict(one) for one in moved], indent=2))
     else:
-        _table(["table", "rows", "parts", "copied", "checksum"],
-               [[one.relation, one.rows, one.parts, one.copied, one.checksum] for one in moved])
+        table(["table", "rows", "parts", "copied", "checksum"],
+              [[one.relation, one.rows, one.parts, one.copied, one.checksum] for one in moved])
     click.echo(f"{sum(one.rows for one in moved)} rows of {len(moved)} tables are the same in both", err=as_json)
 
 

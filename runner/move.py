@@ -123,6 +123,8 @@ def move(source: str, target: str, *, progress: Progress = _no_progress,
             say("copying")
             changed = _copy_all(source, target, snapshot, parts, progress)
             _forget_lost(here, parts)
+            if caches := [sql.SQL(row["name"]) for row in _rows(here, "caches")]:
+                here.execute(sql.SQL("TRUNCATE {}").format(sql.SQL(", ").join(caches)))
             _run_script(target, own.rest)
             _sequences(origin, here)
             say("making aggregates, rules and jobs")

@@ -23,8 +23,8 @@ CREATE TABLE IF NOT EXISTS _tidemark_move.parts (
 COMMENT ON SCHEMA _tidemark_move IS 'What tidemark move has brought here; drop it once no further pass will follow.';
 
 -- name: tables
--- Tables whose rows are copied, with the time column of hypertables. Aggregates and the ledgers of the runner are not:
--- they are made anew.
+-- Tables whose rows are copied, with the time column of hypertables. Aggregates, the ledgers of the runner and what a
+-- crash may empty (caches) are not: they are made anew.
 SELECT format('%I.%I', n.nspname, c.relname) AS label, n.nspname AS schema, c.relname AS name, c.reltuples,
        d.column_name AS time_column, d.column_type::text AS time_type,
        pg_total_relation_size(c.oid) AS bytes
@@ -36,10 +36,19 @@ SELECT format('%I.%I', n.nspname, c.relname) AS label, n.nspname AS schema, c.re
    AND NOT c.relispartition
    AND n.nspname !~ '^(pg_|_timescaledb|timescaledb_|information_schema$|toolkit_|_tidemark_)'
    AND NOT (n.nspname = '_tidemark'
-            AND (c.relname IN ('rollups', 'rollup_sources', 'rollup_changes', 'rollup_chunks', 'rollup_frozen') OR c.relname ~ '_precomputed$'))
+            AND (c.relpersistence = 'u' OR c.relname ~ '_precomputed$'
+                 OR c.relname IN ('rollups', 'rollup_sources', 'rollup_changes', 'rollup_chunks', 'rollup_frozen')))
    AND NOT EXISTS (SELECT FROM pg_catalog.pg_depend AS d
                     WHERE d.classid = 'pg_class'::regclass AND d.objid = c.oid AND d.deptype = 'e')
  ORDER BY label;
+
+-- name: caches
+-- What is remembered of rows, and void once they came behind its back.
+SELECT c.oid::regclass::text AS name
+  FROM pg_catalog.pg_class AS c
+ WHERE c.relnamespace = '_tidemark'::regnamespace
+   AND c.relkind = 'r'
+   AND c.relpersistence = 'u';
 
 -- name: columns
 -- Columns that hold values of their own. is_plain: the same bytes in every database and version; is_hashable: what is

@@ -7,6 +7,7 @@ names.
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,10 +15,12 @@ from types import SimpleNamespace
 
 import psycopg
 import pytest
+from click.testing import CliRunner
 from conftest import Database, _database
 from psycopg.conninfo import conninfo_to_dict
 
 from tidemark import backup, catalog, migrations, move
+from tidemark.cli import main
 from tidemark.errors import Problem
 from tidemark.installation import find_installation, inspect
 from tidemark.server import throwaway
@@ -193,8 +196,10 @@ def test_second_pass_brings_what_came_meanwhile_and_only_that(source, fresh):
     assert 0 < moved["public.candles"].copied < moved["public.candles"].parts
     assert moved["public.readings"].copied == 1
     assert asked(fresh, "SELECT one FROM mine.second") == [(1,)]
-    again = move.move(source.url, fresh.url)
-    assert {one.relation for one in again if one.copied} == set()
+    again = CliRunner().invoke(main, ["move", source.url, fresh.url, "--json"])
+    assert again.exit_code == 0, again.output
+    assert {one["relation"] for one in json.loads(again.stdout) if one["copied"]} == set()
+    assert "are the same in both" in again.stderr
 
 
 def test_interrupted_move_and_one_that_loses_something_are_made_good(source, fresh, monkeypatch):
@@ -234,6 +239,8 @@ def test_target_that_holds_something_else_is_refused(db, fresh, target):
         connection.execute("CREATE TABLE theirs (i integer)")
     assert "not empty" in refused(db.url, fresh.url).message
     assert "not empty" in refused(db.url, db.url).message
+    result = CliRunner().invoke(main, ["move", db.url, fresh.url])
+    assert (result.exit_code, len(result.stderr.splitlines())) == (2, 1)
 
 
 def test_target_that_another_database_moved_into_is_refused(db, fresh):
