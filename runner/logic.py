@@ -44,6 +44,8 @@ def apply(connection: psycopg.Connection, run: Run) -> list[Object]:
 def drop_all(connection: psycopg.Connection, schemas: list[str]) -> None:
     """Drop all logic in the open transaction; raises Problem, naming it, where something of others stands on it."""
     connection.execute(STATEMENTS["stop_jobs"], {"schemas": schemas})
+    for table, name in connection.execute(STATEMENTS["constraints"]).fetchall():
+        connection.execute(f"ALTER TABLE {table} DROP CONSTRAINT {name}")
     found = set(connection.execute(STATEMENTS["everything"], {"schemas": schemas}))
     if connection.execute("SELECT to_regclass('_tidemark.rollups') IS NOT NULL").fetchone()[0]:
         found |= set(connection.execute(STATEMENTS["rollups_views"]))

@@ -76,6 +76,16 @@ INSERT INTO _tidemark_migrations.logic_objects (kind, identity, file) VALUES (%(
 -- name: stop_jobs
 SELECT public.delete_job(j.job_id) FROM timescaledb_information.jobs AS j WHERE j.proc_schema = ANY (%(schemas)s);
 
+-- name: constraints
+-- Those by which attaching quality lets a table notice rows that are written where no trigger runs; attaching again, as
+-- the logic files do, puts them back.
+SELECT c.conrelid::regclass::text, quote_ident(c.conname)
+  FROM pg_catalog.pg_constraint AS c
+  JOIN pg_catalog.pg_class AS r ON r.oid = c.conrelid AND r.relnamespace::regnamespace::text !~ '^_timescaledb_'
+  JOIN pg_catalog.pg_depend AS d ON d.classid = 'pg_constraint'::regclass AND d.objid = c.oid
+ WHERE d.refclassid = 'pg_proc'::regclass
+   AND d.refobjid = to_regprocedure('_tidemark.notice_replica(text)');
+
 -- name: rollups_views
 -- The views of aggregates, a user's own too, where TimescaleDB does not keep them.
 SELECT 'view', format('public.%I', r.name) FROM _tidemark.rollups AS r WHERE NOT r.is_native;

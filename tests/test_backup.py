@@ -35,16 +35,16 @@ FILL = """
     INSERT INTO users (username, email) SELECT 'b' || i, 'b' || i || '@example.org' FROM generate_series(1, 3) AS i;
     INSERT INTO watchlists (user_id, name) SELECT user_id, 'mine' FROM users;
 
-    CREATE TABLE ticks (at timestamptz NOT NULL, series integer NOT NULL, price float8, note text);
-    SELECT create_hypertable('ticks', by_range('at', interval '1 day'));
-    CREATE TABLE ticks_log (n bigint GENERATED ALWAYS AS IDENTITY, price float8);
+    CREATE TABLE prints (at timestamptz NOT NULL, series integer NOT NULL, price float8, note text);
+    SELECT create_hypertable('prints', by_range('at', interval '1 day'));
+    CREATE TABLE prints_log (n bigint GENERATED ALWAYS AS IDENTITY, price float8);
     CREATE FUNCTION log_tick() RETURNS trigger LANGUAGE plpgsql AS
-        'BEGIN INSERT INTO public.ticks_log (price) VALUES (coalesce(NEW.price, OLD.price)); RETURN NULL; END';
-    INSERT INTO ticks SELECT timestamptz '2024-01-01 00:00+00' + i * interval '1 minute', i % 5, i / 7.0, 'tick ' || i
+        'BEGIN INSERT INTO public.prints_log (price) VALUES (coalesce(NEW.price, OLD.price)); RETURN NULL; END';
+    INSERT INTO prints SELECT timestamptz '2024-01-01 00:00+00' + i * interval '1 minute', i % 5, i / 7.0, 'tick ' || i
       FROM generate_series(1, 10000) AS i;
-    INSERT INTO ticks VALUES ('2024-01-03 00:00:00.000001+00', 9, 'NaN', NULL), ('2024-01-03', 9, '-0', '');
-    CREATE TRIGGER trg_log AFTER INSERT OR DELETE ON ticks FOR EACH ROW EXECUTE FUNCTION log_tick();
-    INSERT INTO ticks VALUES ('2024-01-04 12:00+00', 1, 1, 'logged once');
+    INSERT INTO prints VALUES ('2024-01-03 00:00:00.000001+00', 9, 'NaN', NULL), ('2024-01-03', 9, '-0', '');
+    CREATE TRIGGER trg_log AFTER INSERT OR DELETE ON prints FOR EACH ROW EXECUTE FUNCTION log_tick();
+    INSERT INTO prints VALUES ('2024-01-04 12:00+00', 1, 1, 'logged once');
     CREATE VIEW unnamed AS SELECT 'one'::text AS a, NULL::integer AS int4 UNION ALL SELECT NULL::text, 2;
     CREATE TABLE spent (n bigint GENERATED ALWAYS AS IDENTITY);
     INSERT INTO spent SELECT FROM generate_series(1, 5);
@@ -59,16 +59,16 @@ FILL = """
     ALTER TABLE vault DISABLE TRIGGER trg_off;
 """
 FILL_COMMUNITY = """
-    ALTER TABLE ticks SET (timescaledb.compress, timescaledb.compress_segmentby = 'series',
+    ALTER TABLE prints SET (timescaledb.compress, timescaledb.compress_segmentby = 'series',
                            timescaledb.compress_orderby = 'at');
-    SELECT compress_chunk(c) FROM show_chunks('ticks', older_than => timestamptz '2024-01-04') AS c;
-    SELECT add_compression_policy('ticks', interval '30 days');
-    CREATE MATERIALIZED VIEW ticks_hourly WITH (timescaledb.continuous) AS
-    SELECT time_bucket('1 hour', at) AS hour, series, avg(price) AS price, count(*) AS n FROM ticks GROUP BY 1, 2
+    SELECT compress_chunk(c) FROM show_chunks('prints', older_than => timestamptz '2024-01-04') AS c;
+    SELECT add_compression_policy('prints', interval '30 days');
+    CREATE MATERIALIZED VIEW prints_hourly WITH (timescaledb.continuous) AS
+    SELECT time_bucket('1 hour', at) AS hour, series, avg(price) AS price, count(*) AS n FROM prints GROUP BY 1, 2
     WITH NO DATA;
-    SELECT add_continuous_aggregate_policy('ticks_hourly', interval '100 years', interval '1 hour', interval '1 hour');
+    SELECT add_continuous_aggregate_policy('prints_hourly', interval '100 years', interval '1 hour', interval '1 hour');
     CREATE PROCEDURE beat(job_id int, config jsonb) LANGUAGE plpgsql AS
-        'BEGIN INSERT INTO public.ticks_log (price) VALUES (job_id); END';
+        'BEGIN INSERT INTO public.prints_log (price) VALUES (job_id); END';
     SELECT add_job('beat', '1 second', config => '{"a": [1, 2]}');
 """
 
@@ -78,7 +78,7 @@ def fill(database: Database, edition: str) -> None:
         for statement in (FILL, FILL_COMMUNITY if edition == "community" else ""):
             connection.execute(statement)
         if edition == "community":
-            connection.execute("CALL refresh_continuous_aggregate('ticks_hourly', '2024-01-01', '2024-01-05')")
+            connection.execute("CALL refresh_continuous_aggregate('prints_hourly', '2024-01-01', '2024-01-05')")
         connection.execute(sql.SQL("ALTER DATABASE {} SET search_path = public, \"$user\"").format(
             sql.Identifier(connection.info.dbname)))
 
@@ -111,7 +111,7 @@ def saved(server, template, edition, roles, tmp_path_factory) -> Iterator[Saved]
     with _database(server, template) as database:
         fill(database, edition)
         with database.connect() as connection:
-            connection.execute(f"GRANT SELECT ON vault TO {roles}; ALTER TABLE ticks_log OWNER TO {roles}")
+            connection.execute(f"GRANT SELECT ON vault TO {roles}; ALTER TABLE prints_log OWNER TO {roles}")
         directory = tmp_path_factory.mktemp("backup") / "saved"
         yield Saved(database, directory, backup.backup(database.url, directory))
         with database.connect() as connection:
@@ -144,13 +144,13 @@ def rows(database: Database, statement: str) -> list[tuple]:
 
 
 @pytest.mark.parametrize("query", [
-    "SELECT * FROM ticks ORDER BY at, series",
+    "SELECT * FROM prints ORDER BY at, series",
     "SELECT source_id, timestamp, high, metadata FROM timeseries_data ORDER BY 1, 2",
-    "SELECT * FROM ticks_log ORDER BY n",
+    "SELECT * FROM prints_log ORDER BY n",
     "SELECT * FROM watchlists ORDER BY 1",
     "SELECT tgrelid::regclass::text, tgname, tgenabled FROM pg_trigger WHERE tgname ~ '^trg_' ORDER BY 1, 2",
     "SELECT relname, relrowsecurity, pg_get_userbyid(relowner), relacl FROM pg_class WHERE relname IN"
-    " ('vault', 'ticks_log', 'candles') ORDER BY 1",
+    " ('vault', 'prints_log', 'candles') ORDER BY 1",
     "SELECT job_id, proc_name, schedule_interval, config, scheduled FROM timescaledb_information.jobs ORDER BY 1",
     "SELECT hypertable_name, range_start, is_compressed FROM timescaledb_information.chunks ORDER BY 1, 2",
     "SELECT setconfig FROM pg_db_role_setting AS s JOIN pg_database AS d ON d.oid = s.setdatabase"
@@ -165,17 +165,17 @@ def test_restored_database_answers_as_its_origin(saved, restored, query):
 
 @pytest.mark.community
 def test_continuous_aggregate_keeps_what_it_stored(saved, restored, edition):
-    stored = "SELECT * FROM ticks_hourly ORDER BY 1, 2"
+    stored = "SELECT * FROM prints_hourly ORDER BY 1, 2"
     assert repr(rows(restored, stored)) == repr(rows(saved.database, stored))
     with restored.connect() as connection, connection.transaction(force_rollback=True):
-        connection.execute("DELETE FROM ticks")  # not there any more, and yet the aggregate has it
-        assert connection.execute("SELECT count(*) FROM ticks_hourly").fetchone()[0] > 0
+        connection.execute("DELETE FROM prints")  # not there any more, and yet the aggregate has it
+        assert connection.execute("SELECT count(*) FROM prints_hourly").fetchone()[0] > 0
 
 
 def test_restored_database_takes_rows_and_its_sequences_go_on(restored):
     with restored.connect() as connection, connection.transaction(force_rollback=True):
         highest = connection.execute("SELECT max(source_id) FROM sources").fetchone()[0]
-        connection.execute("INSERT INTO ticks VALUES (now(), 1, 1, 'new')")
+        connection.execute("INSERT INTO prints VALUES (now(), 1, 1, 'new')")
         new = connection.execute("INSERT INTO sources (name, data_type) VALUES ('new', 'scalar') RETURNING source_id")
         assert new.fetchone()[0] > highest
 
@@ -187,16 +187,16 @@ def test_restored_database_is_up_to_date_for_the_runner(restored):
 
 def test_verify_accepts_a_good_backup_and_brings_its_roles(saved):
     manifest = backup.verify(saved.directory)
-    assert manifest.tables["public.ticks"][0] == 10003
+    assert manifest.tables["public.prints"][0] == 10003
     assert {role["name"] for role in manifest.roles} >= {"backup_group", "backup Login"}
 
 
 def test_verify_names_what_differs(saved, copy):
-    tables = {**saved.manifest.tables, "public.ticks": [10004, "1"], "public.absent": [0, "0"]}
+    tables = {**saved.manifest.tables, "public.prints": [10004, "1"], "public.absent": [0, "0"]}
     edit(copy, tables=tables)
     with pytest.raises(Problem) as refused:
         backup.verify(copy)
-    assert "public.ticks" in refused.value.detail
+    assert "public.prints" in refused.value.detail
     assert "public.absent" in refused.value.detail
     assert "public.assets" not in refused.value.detail
 
@@ -204,7 +204,7 @@ def test_verify_names_what_differs(saved, copy):
 LOSSES = {
     "a row is missing": ("DELETE FROM watchlists WHERE user_id = (SELECT min(user_id::text)::uuid FROM users)",
                          "public.watchlists"),
-    "a value is changed": ("UPDATE ticks SET note = 'other' WHERE series = 9 AND price = 0", "public.ticks"),
+    "a value is changed": ("UPDATE prints SET note = 'other' WHERE series = 9 AND price = 0", "public.prints"),
     "a value is in another row": ("UPDATE vault SET secret = sha256(secret)", "public.vault"),
     "a sequence is behind": ("ALTER SEQUENCE sources_source_id_seq RESTART 2", "public.sources_source_id_seq"),
     "a sequence gives its numbers again": ("ALTER SEQUENCE spent_n_seq RESTART 1", "public.spent_n_seq"),
@@ -215,8 +215,8 @@ LOSSES = {
     "a constraint is gone": ("ALTER TABLE watchlists DROP CONSTRAINT watchlists_user_id_fkey",
                              "watchlists_user_id_fkey"),
     "a privilege is gone": ("REVOKE SELECT ON vault FROM backup_group", "public.vault"),
-    "an owner is another": ("ALTER TABLE ticks_log OWNER TO CURRENT_USER", "public.ticks_log"),
-    "a chunk is gone": ("SELECT drop_chunks('ticks', timestamptz '2024-01-02')", "_hyper_"),
+    "an owner is another": ("ALTER TABLE prints_log OWNER TO CURRENT_USER", "public.prints_log"),
+    "a chunk is gone": ("SELECT drop_chunks('prints', timestamptz '2024-01-02')", "_hyper_"),
     "a view is another": ("CREATE OR REPLACE VIEW unnamed AS SELECT 'one'::text AS a, NULL::integer AS int4"
                           " UNION ALL SELECT NULL::text, 3", "public.unnamed"),
     "a function is another": ("CREATE OR REPLACE FUNCTION log_tick() RETURNS trigger LANGUAGE plpgsql"
@@ -225,9 +225,9 @@ LOSSES = {
 LOSSES_COMMUNITY = {
     "a job is paused": ("SELECT alter_job(job_id, scheduled => false) FROM timescaledb_information.jobs"
                         " WHERE proc_name = 'beat'", "job "),
-    "a policy of compression is gone": ("SELECT remove_compression_policy('ticks')", "job "),
-    "an aggregate is gone": ("DROP MATERIALIZED VIEW ticks_hourly", "public.ticks_hourly"),
-    "a chunk is decompressed": ("SELECT decompress_chunk(c, true) FROM show_chunks('ticks') AS c", "_hyper_"),
+    "a policy of compression is gone": ("SELECT remove_compression_policy('prints')", "job "),
+    "an aggregate is gone": ("DROP MATERIALIZED VIEW prints_hourly", "public.prints_hourly"),
+    "a chunk is decompressed": ("SELECT decompress_chunk(c, true) FROM show_chunks('prints') AS c", "_hyper_"),
 }
 
 
@@ -261,7 +261,7 @@ def test_jobs_run_again_after_a_restore(saved, edition):
     with throwaway(find_installation(edition), edition, workers) as server:
         server.create_database("restored")
         backup.restore(server.url("restored"), saved.directory)
-        beats = "SELECT count(*) > 0 FROM ticks_log WHERE price >= 1000 AND price = round(price)"
+        beats = "SELECT count(*) > 0 FROM prints_log WHERE price >= 1000 AND price = round(price)"
         before = rows(saved.database, beats)
         assert before == [(False,)]
         deadline = time.monotonic() + 30
@@ -532,12 +532,12 @@ def archiving(edition) -> Iterator[tuple[Server, Path]]:
 def test_physical_backup_is_verified_and_damage_is_found(archiving, tmp_path):
     server, _ = archiving
     manifest = backup.backup(server.url(), tmp_path / "b", physical=True)
-    assert manifest.tables["public.ticks"][0] == 10003
+    assert manifest.tables["public.prints"][0] == 10003
     backup.verify(tmp_path / "b")
-    edit(tmp_path / "b", tables={**manifest.tables, "public.ticks": [1, "1"]})
+    edit(tmp_path / "b", tables={**manifest.tables, "public.prints": [1, "1"]})
     with pytest.raises(Problem) as refused:
         backup.verify(tmp_path / "b")
-    assert "public.ticks" in refused.value.detail
+    assert "public.prints" in refused.value.detail
     with pytest.raises(Problem) as refused:
         backup.restore(server.url("postgres"), tmp_path / "b")
     assert refused.value.hint
@@ -581,7 +581,7 @@ def test_recovery_to_a_marker_shows_its_transaction_and_not_the_next(archiving, 
     recovered = Database(server.url())
     wait_for(lambda: rows(recovered, "SELECT pg_is_in_recovery()") == [(False,)])
     assert rows(recovered, "SELECT a FROM marks") == [(1,)]
-    assert rows(recovered, "SELECT count(*) FROM ticks") == [(10003,)]
+    assert rows(recovered, "SELECT count(*) FROM prints") == [(10003,)]
 
 
 def wait_for(condition: Callable[[], bool], seconds: float = 30) -> None:

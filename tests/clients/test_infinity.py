@@ -1,4 +1,4 @@
-"""Where nothing is known yet, clients get NULL. An infinite instant is an error to psycopg, and the year 1 to asyncpg."""
+"""Where nothing is known yet, clients get NULL: an infinite instant is an error to psycopg, and year 1 to asyncpg."""
 
 from __future__ import annotations
 

@@ -18,23 +18,23 @@ DAY = datetime.timedelta(days=1)
 FIRST = datetime.datetime(2024, 3, 29, tzinfo=UTC)
 SERIES = ["a", "b", "c"]
 ZONES = ["UTC", "America/New_York", "Australia/Lord_Howe", "Europe/Berlin"]
-ROLLUPS = {"ticks_15m": "15 minutes", "ticks_3h": "3 hours", "ticks_1d": "1 day", "ticks_1mon": "1 month"}
+ROLLUPS = {"prints_15m": "15 minutes", "prints_3h": "3 hours", "prints_1d": "1 day", "prints_1mon": "1 month"}
 
-def add_ticks(connection: psycopg.Connection, edition: str) -> None:
+def add_prints(connection: psycopg.Connection, edition: str) -> None:
     """A hypertable of the user's own with a chain of aggregates of his own."""
     connection.execute("""
-        CREATE TABLE ticks (
+        CREATE TABLE prints (
             venue text NOT NULL, kind candle_interval NOT NULL, ts timestamptz NOT NULL, price float8, size float8,
             samples bigint NOT NULL DEFAULT 1, quality_score smallint, PRIMARY KEY (venue, kind, ts)
         );
-        SELECT create_hypertable('ticks', by_range('ts', interval '1 day'), create_default_indexes => false)""")
+        SELECT create_hypertable('prints', by_range('ts', interval '1 day'), create_default_indexes => false)""")
     if edition == "community":
-        connection.execute("ALTER TABLE ticks SET (timescaledb.compress, timescaledb.compress_orderby = 'ts DESC',"
+        connection.execute("ALTER TABLE prints SET (timescaledb.compress, timescaledb.compress_orderby = 'ts DESC',"
                            " timescaledb.compress_segmentby = 'venue, kind')")
     parent = None
     for name, width in ROLLUPS.items():
         connection.execute(
-            "SELECT add_rollup(%s, 'ticks', %s, ARRAY['venue', 'kind'], ARRAY['first(price, {time}) AS price',"
+            "SELECT add_rollup(%s, 'prints', %s, ARRAY['venue', 'kind'], ARRAY['first(price, {time}) AS price',"
             " 'sum(size) AS size', 'sum(samples)::bigint AS samples'], p_filter => %s, p_parent => %s)",
             (name, width, None if parent else "price > 0", parent),
         )
@@ -108,7 +108,7 @@ class History:
         for at in range(0, len(rows), self.random.choice([1, 7, 1000])) or [0]:
             with self.connection.cursor() as cursor:
                 cursor.execute(
-                    "INSERT INTO ticks (venue, kind, ts, price, size) SELECT DISTINCT ON (1, 2, 3) * FROM unnest("
+                    "INSERT INTO prints (venue, kind, ts, price, size) SELECT DISTINCT ON (1, 2, 3) * FROM unnest("
                     "%s::text[], %s::candle_interval[], %s::timestamptz[], %s::float8[], %s::float8[])"
                     " ON CONFLICT (venue, kind, ts) DO UPDATE SET price = excluded.price",
                     [list(column) for column in zip(*rows[at:at + 40], strict=True)],
@@ -128,14 +128,14 @@ class History:
 
     def update(self) -> None:
         self.connection.execute(
-            "UPDATE ticks SET price = 3 - price, size = size + 1 WHERE venue = %s AND ts >= %s AND ts < %s",
+            "UPDATE prints SET price = 3 - price, size = size + 1 WHERE venue = %s AND ts >= %s AND ts < %s",
             self.somewhere(),
         )
 
     def score(self) -> None:
         before = self.connection.execute("SELECT count(*) FROM _tidemark.rollup_changes").fetchone()
         self.connection.execute(
-            "UPDATE ticks SET quality_score = 50 WHERE venue = %s AND ts >= %s AND ts < %s", self.somewhere()
+            "UPDATE prints SET quality_score = 50 WHERE venue = %s AND ts >= %s AND ts < %s", self.somewhere()
         )
         assert before == self.connection.execute("SELECT count(*) FROM _tidemark.rollup_changes").fetchone()
 
@@ -143,16 +143,16 @@ class History:
         """Another key: both series change."""
         venue, start, end = self.somewhere()
         self.connection.execute(
-            "UPDATE ticks AS t SET venue = 'c' WHERE venue = %s AND ts >= %s AND ts < %s AND NOT EXISTS"
-            " (SELECT FROM ticks AS o WHERE o.venue = 'c' AND o.kind = t.kind AND o.ts = t.ts)",
+            "UPDATE prints AS t SET venue = 'c' WHERE venue = %s AND ts >= %s AND ts < %s AND NOT EXISTS"
+            " (SELECT FROM prints AS o WHERE o.venue = 'c' AND o.kind = t.kind AND o.ts = t.ts)",
             (venue, start, end),
         )
 
     def delete(self) -> None:
-        self.connection.execute("DELETE FROM ticks WHERE venue = %s AND ts >= %s AND ts < %s", self.somewhere())
+        self.connection.execute("DELETE FROM prints WHERE venue = %s AND ts >= %s AND ts < %s", self.somewhere())
 
     def truncate(self) -> None:
-        self.connection.execute("TRUNCATE ticks")
+        self.connection.execute("TRUNCATE prints")
 
     def roll_back(self) -> None:
         with self.connection.transaction(force_rollback=True):
@@ -162,7 +162,7 @@ class History:
             self.delete()
 
     def compress(self) -> None:
-        chunks = self.connection.execute("SELECT show_chunks('ticks')").fetchall()
+        chunks = self.connection.execute("SELECT show_chunks('prints')").fetchall()
         for (chunk,) in self.random.sample(chunks, min(2, len(chunks))):
             self.connection.execute("SELECT compress_chunk(%s)", (chunk,))
 
@@ -178,14 +178,14 @@ class History:
         self.refresh()
         chunk = self.connection.execute("""
             SELECT range_end FROM timescaledb_information.chunks
-             WHERE hypertable_name = 'ticks' AND range_end <= (SELECT min(watermark) FROM _tidemark.rollups
-                                                                WHERE hypertable = 'ticks'::regclass)
+             WHERE hypertable_name = 'prints' AND range_end <= (SELECT min(watermark) FROM _tidemark.rollups
+                                                                WHERE hypertable = 'prints'::regclass)
              ORDER BY range_start LIMIT 1""").fetchone()
         if chunk is None:
             return
         for name in ROLLUPS:
             self.kept[name] |= {k: v for k, v in self.rows(name).items() if k[2] < chunk[0]}
-        self.connection.execute("SELECT drop_chunks('ticks', older_than => %s::timestamptz)", chunk)
+        self.connection.execute("SELECT drop_chunks('prints', older_than => %s::timestamptz)", chunk)
         self.dropped_before = max(self.dropped_before, chunk[0])
         self.refresh()  # which is when it is noticed
 
@@ -195,5 +195,5 @@ def test_aggregates_say_what_direct_aggregation_says(db, edition, seed):
     # TimescaleDB 2.19 does not plan a prepared statement anew when a compressed chunk gets uncompressed rows.
     with db.connect(prepare_threshold=None) as connection:
         connection.execute("SET max_parallel_workers_per_gather = 0")  # starting workers takes longer than the work
-        add_ticks(connection, edition)
+        add_prints(connection, edition)
         History(connection, edition, seed).run(40)

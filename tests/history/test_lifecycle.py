@@ -13,7 +13,7 @@ from psycopg import errors
 from tidemark import lifecycle
 from tidemark.errors import Problem
 
-HYPERTABLES = ["candles", "features", "indicators", "quotes", "sentiment_data", "timeseries_data"]
+HYPERTABLES = ["candles", "features", "indicators", "quotes", "sentiment_data", "ticks", "timeseries_data"]
 
 
 @pytest.fixture

@@ -225,30 +225,30 @@ def test_question_gives_way_to_a_drop_in_the_end(pair, primary, standby):
     standby.execute("ALTER SYSTEM SET max_standby_streaming_delay = '300ms'")
     standby.execute("SELECT pg_reload_conf()")
     try:
-        primary.execute("CREATE TABLE ticks (ts timestamptz NOT NULL, price float8)")
-        primary.execute("SELECT create_hypertable('ticks', by_range('ts', interval '1 day'))")
-        primary.execute("INSERT INTO ticks SELECT generate_series(now() - interval '5 days', now(), '1 hour'), 1")
+        primary.execute("CREATE TABLE prints (ts timestamptz NOT NULL, price float8)")
+        primary.execute("SELECT create_hypertable('prints', by_range('ts', interval '1 day'))")
+        primary.execute("INSERT INTO prints SELECT generate_series(now() - interval '5 days', now(), '1 hour'), 1")
         _follow(primary, standby)
         with psycopg.connect(pair[1].url("desk")) as reader:
-            (count,) = reader.execute("SELECT count(*) FROM ticks").fetchone()
-            primary.execute("SELECT drop_chunks('ticks', older_than => interval '2 days')")
+            (count,) = reader.execute("SELECT count(*) FROM prints").fetchone()
+            primary.execute("SELECT drop_chunks('prints', older_than => interval '2 days')")
             with pytest.raises(psycopg.OperationalError) as conflict:
                 for _ in range(100):
-                    assert reader.execute("SELECT count(*) FROM ticks").fetchone() == (count,)
+                    assert reader.execute("SELECT count(*) FROM prints").fetchone() == (count,)
                     time.sleep(0.1)
             assert conflict.value.sqlstate in {"40001", "40P01"}
         _follow(primary, standby)
-        assert standby.execute("SELECT count(*) FROM ticks").fetchone()[0] < count
+        assert standby.execute("SELECT count(*) FROM prints").fetchone()[0] < count
     finally:
         standby.execute("ALTER SYSTEM RESET max_standby_streaming_delay")
         standby.execute("SELECT pg_reload_conf()")
-        primary.execute("DROP TABLE IF EXISTS ticks")
+        primary.execute("DROP TABLE IF EXISTS prints")
 
 
 def test_runner_says_in_one_line_what_a_standby_cannot_do(pair, tmp_path):
     def tidemark(*arguments: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
-            [sys.executable, "-c", "from runner.cli import main; main()", *arguments], capture_output=True, text=True,
+            [sys.executable, "-c", "from tidemark.cli import main; main()", *arguments], capture_output=True, text=True,
             env={**os.environ, "DATABASE_URL": pair[1].url("desk")}, cwd=ROOT,
         )
 

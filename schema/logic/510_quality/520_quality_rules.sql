@@ -1,7 +1,7 @@
 -- Rules: from a row of validation_rules to a condition on a row of its hypertable, refused when it is broken.
 -- A condition is true where the rule holds, false where it is violated and NULL where it cannot be evaluated.
 
--- A relation by its label in quality_issues, anomalies and validation_rules (_tidemark.label). NULL where there is none.
+-- A relation by its label in quality_issues, anomalies and validation_rules (_tidemark.label). NULL where none is.
 CREATE OR REPLACE FUNCTION _tidemark.labelled_relation(p_label text)
     RETURNS regclass
     LANGUAGE sql

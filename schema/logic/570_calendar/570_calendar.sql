@@ -3,8 +3,8 @@
 -- Stores what a generator found for one market over a range of trading dates, both ends included.
 -- p_sessions is a JSON array of objects with the columns date, is_holiday, holiday_name, is_early_close, opens_at,
 -- closes_at, break_starts_at, break_ends_at and correction (on what a corrected row rests). Dates that generation no
--- longer yields are deleted. Manual rows are neither changed nor deleted, rows that are the same stay untouched with the
--- version that wrote them.
+-- longer yields are deleted. Manual rows are neither changed nor deleted, rows that are the same stay untouched, with
+-- the version that wrote them.
 -- Returns the numbers of rows inserted, updated and deleted, and of manual rows that stood in the way.
 CREATE OR REPLACE FUNCTION _tidemark.store_calendar(
     p_market text,

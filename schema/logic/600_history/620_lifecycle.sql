@@ -192,7 +192,7 @@ COMMENT ON FUNCTION _tidemark.compress_chunk(regclass, regclass) IS
 'Compresses one chunk, or again what came into a compressed one.';
 
 -- Compresses now what is due, one chunk per transaction; p_older_than overrides the ages in data_policies. A chunk that
--- cannot be compressed keeps no other from being so: there is a warning, and TM609 once the others are done. On Apache-2
+-- cannot be compressed keeps no other from being so: a warning, and TM609 once the others are done. On Apache-2
 -- there is no compression: says so and changes nothing.
 CREATE OR REPLACE PROCEDURE public.compress_history(p_older_than interval DEFAULT NULL)
     LANGUAGE plpgsql
@@ -209,7 +209,9 @@ BEGIN
     FOR v_chunk IN SELECT c.hypertable, c.chunk FROM _tidemark.compressible_chunks(p_older_than) AS c LOOP
         BEGIN
             PERFORM _tidemark.compress_chunk(v_chunk.hypertable, v_chunk.chunk);
-        EXCEPTION WHEN OTHERS THEN
+        EXCEPTION WHEN read_only_sql_transaction THEN -- on a standby none can be
+            RAISE;
+        WHEN OTHERS THEN
             v_failed := v_failed + 1;
             RAISE WARNING USING ERRCODE = SQLSTATE,
                 MESSAGE = pg_catalog.format('%s of %s cannot be compressed', v_chunk.chunk, v_chunk.hypertable),
@@ -478,7 +480,9 @@ BEGIN
             THEN
                 p_waiting := p_waiting + 1;
             END IF;
-        EXCEPTION WHEN OTHERS THEN
+        EXCEPTION WHEN read_only_sql_transaction THEN -- on a standby none can be
+            RAISE;
+        WHEN OTHERS THEN
             p_failed := p_failed + 1;
             RAISE WARNING USING ERRCODE = SQLSTATE,
                 MESSAGE = pg_catalog.format('%s of %s cannot be dropped', v_chunk.chunk, v_chunk.hypertable),
