@@ -20,7 +20,7 @@ BARS = """
     INSERT INTO candles (asset_id, interval, ts, open, high, low, close, volume)
     SELECT a.asset_id, '1m', timestamptz '2022-01-01 00:00+00' + i * interval '1 minute', 100 + sin(i), 101 + sin(i),
            99 + sin(i), 100 + cos(i), i %% 1000
-      FROM assets AS a, generate_series(%(from)s, %(to)s) AS i
+      FROM assets AS a, generate_series(%(from)s::integer, %(to)s::integer) AS i
 """
 
 
