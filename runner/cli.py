@@ -238,7 +238,21 @@ def _refuse_differences(connection: psycopg.Connection) -> None:
         )
 
 
-@main.command()
+LOAD_EXAMPLES = """\b
+Examples:
+  tidemark load --mode backfill --source ecb --wide eurofxref-hist.csv
+  tidemark load --table candles --interval 1h --symbol-from-name BTCUSDT-1h-2025-03.zip
+  tidemark load --table candles --interval 1h --symbol EURUSD --asset-type forex --tz Europe/Athens EURUSD_H1.csv
+  tidemark load --table candles --interval 1d --symbol DAX --exchange XETR --encoding cp1252 --decimal , \\
+      --columns ts=Datum,open=Eröffnung,high=Hoch,low=Tief,close=Schluss,volume=Volumen dax.csv
+  tidemark load --table candles --interval 1d --symbol ABC --time-format mdy ambiguous.csv
+  tidemark load --table candles --interval 1d --symbol-from-name --format lean aapl.zip
+  tidemark load --table ticks --symbol BCHEUR --dry-run trades.csv
+  tidemark load --table ticks --symbol BCHEUR --again trades.csv
+"""
+
+
+@main.command(epilog=LOAD_EXAMPLES)
 @click.argument("files", nargs=-1, required=True, type=click.Path(path_type=Path))
 @click.option("--table", type=click.Choice(["timeseries_data", "candles", "quotes", "ticks"]),
               default="timeseries_data", show_default=True, help="Where the records go.")

@@ -136,11 +136,6 @@ def style_of(texts: Iterable[str], default: str | None) -> Style | None:
     return PLAIN if not unclear else None
 
 
-def decided(texts: Iterable[str]) -> bool:
-    """Whether some of these numbers tell their decimal sign, though others tell another."""
-    return any(style_of([text], None) for text in texts if re.search(r"[.,]", text))
-
-
 def numbers(column: Sequence[Any], style: Style = PLAIN) -> tuple[list[float], Errors]:
     """The values of a column as floats; a missing one is NaN, and so is one in the errors."""
     kinds = set(map(type, column))
@@ -235,7 +230,7 @@ def _micros(instant: datetime) -> int:
 
 
 FIRST, LAST = _micros(datetime.min), _micros(datetime.max)
-_SOON = 4_102_444_800  # 2100: no number of a file counts seconds beyond it
+SOON = 4_102_444_800  # 2100: no number of a file counts seconds beyond it
 
 
 def unit(column: Iterable[Any]) -> int | None:
@@ -407,7 +402,7 @@ class Times:
     def instants(self, column: Sequence[Any], lines: Sequence[int] = ()) -> tuple[list[int], Errors]:
         """The values of a column as microseconds since 2000-01-01 UTC, PostgreSQL's own count; 0 for an error."""
         if self.unit and 1_000_000 % self.unit == 0 and set(map(type, column)) == {int}:
-            factor, low, high = 1_000_000 // self.unit, 10**8 * self.unit, _SOON * self.unit
+            factor, low, high = 1_000_000 // self.unit, 10**8 * self.unit, SOON * self.unit
             if column and min(column) >= low and max(column) < high:
                 return [value * factor - UNIX for value in column], {}
         if not self.zone and not self.format:
@@ -475,7 +470,7 @@ class Times:
         readings = []
         for unit in {self.unit} if self.fixed else (self.unit, *(u for u in UNITS.values() if u != self.unit)):
             scaled = round(number * (1_000_000 / unit)) if isinstance(number, float) else number * 1_000_000 // unit
-            certain = 1e8 <= abs(number) / unit < _SOON
+            certain = 1e8 <= abs(number) / unit < SOON
             if FIRST <= scaled - UNIX <= LAST and (certain or unit == self.unit):
                 readings.append((certain, scaled - UNIX))
         if not readings:

@@ -32,6 +32,7 @@ from tidemark.columns import OHLC, TARGETS, Target
 from tidemark.errors import Problem
 from tidemark.formats import Said
 from tidemark.look import PRICES, Layout, folds, look
+from tidemark.quick import Arrays, quick
 from tidemark.readers import Batch, Broken, Progress, Reject, Table, escaped, stem
 from tidemark.series import Ids, Key, Series
 from tidemark.statements import STATEMENTS, blames_record, execute, reason
@@ -300,6 +301,7 @@ class _File:
         self.path, self.target = layout.reader.path, options.target
         self.source = options.source or stem(self.path)
         self.folds: dict[int, int] = {}
+        self.quick = quick(layout)
         self.series = Series(
             conn, are_sources=self.target.sources, source=self.source, symbol=layout.symbol,
             exchange=options.exchange, asset_type=options.asset_type, interval=options.interval)
@@ -423,7 +425,7 @@ class _File:
         self.progress(read - self.bytes_told)
         self.bytes_told = read
 
-    def _batches(self, skip: int) -> Iterator[tuple[Batch, Prepared]]:
+    def _batches(self, skip: int) -> Iterator[tuple[Batch, Prepared | Arrays]]:
         """The batches, each prepared while the database is busy with the one before."""
 
         def count(size: int) -> None:
@@ -431,10 +433,10 @@ class _File:
 
         held: list[Batch] = []
 
-        def following() -> tuple[Batch, Prepared] | None:
+        def following() -> tuple[Batch, Prepared | Arrays] | None:
             batch = next(batches, None)
             if not self.target.several:
-                return batch and (batch, self._prepare(batch))
+                return batch and (batch, (self.quick and self.quick.read(batch)) or self._prepare(batch))
             while batch is not None or held:
                 whole = Batch(*(list(chain(*parts)) for parts in zip(
                     *((one.lines, one.raws, one.items) for one in (*held, *([batch] if batch else []))), strict=True)))
@@ -469,8 +471,12 @@ class _File:
             prepared.rejects = list({reject.line: reject for reject in prepared.rejects}.values())
         return prepared
 
-    def _store(self, batch: Batch, prepared: Prepared | None) -> None:
+    def _store(self, batch: Batch, prepared: Prepared | Arrays | None) -> None:
         """Store a batch in one transaction; in several where the server has too few locks for its many chunks."""
+        if isinstance(prepared, Arrays):
+            if self._store_arrays(prepared):
+                return
+            prepared = None
         done = attempt = 0
         most = len(batch) if self.target.several else self.rows
         while done < len(batch):
@@ -492,6 +498,40 @@ class _File:
                 done += len(part)
             prepared = None
 
+    def _store_arrays(self, arrays: Arrays) -> bool:
+        """Store a batch that came the short way; False, and nothing is stored, where the long way has to be taken."""
+        key, target = (None, None, None), self.target
+        try:
+            with self.conn.transaction():
+                execute(self.conn, "begin_batch", mode=self.options.mode)
+                ids = self.series.find({key}, bars=bool(set(OHLC) & arrays.numbers.keys()))
+                if isinstance(ids[key], str):
+                    raise psycopg.Rollback
+                constants = {target.key[0]: struct.pack(">i", ids[key]) if target.sources else ids[key]}
+                if "interval" in target.key:
+                    constants["interval"] = self.options.interval.encode()
+                if self.options.source and not target.sources:
+                    constants["source_id"] = struct.pack(">i", self.series.source_id())
+                period = {"first": _instant(int(arrays.times.min())), "last": _instant(int(arrays.times.max()))}
+                there = self._any_there({ids[key]}, period)
+                fields, rows = arrays.packed(constants, target.whole, target.time, numbered=there)
+                count = len(arrays.times)
+                self._send_rows(None if there else target.name, fields, rows)
+                written = count
+                if there:
+                    rest = [name for name in (*arrays.numbers, *constants) if name not in target.key]
+                    written = self.conn.execute(self._statement(list(arrays.numbers), rest[len(arrays.numbers):]), {
+                        "start": 0, "stop": count, **period}).rowcount
+                execute(self.conn, "count", task=self.task, read=count, written=written, rejected=0, collapsed=0,
+                        empty=0)
+                self.series.keep(ids)
+                return True
+        except psycopg.Error as error:
+            if not blames_record(error) and not isinstance(
+                    error, (errors.DeadlockDetected, errors.SerializationFailure, errors.OutOfMemory)):
+                raise
+        return False
+
     def _transaction(self, prepared: Prepared, read: int) -> None:
         with self.conn.transaction():
             execute(self.conn, "begin_batch", mode=self.options.mode)
@@ -506,7 +546,8 @@ class _File:
                 stored = self._insert(prepared, ids)
                 if stored is None:
                     self._copy(prepared, ids)
-                    statement = STATEMENTS["upsert_ticks"] if self.target.several else self._statement(prepared)
+                    statement = STATEMENTS["upsert_ticks"] if self.target.several else self._statement(
+                        prepared.numbers, prepared.packed)
                     stored = self._upsert(statement, prepared, 0, len(prepared.lines))
                 written, refused = stored
                 prepared.rejects += refused
@@ -520,7 +561,7 @@ class _File:
 
     def _insert(self, prepared: Prepared, ids: Ids) -> tuple[int, list[Reject]] | None:
         """COPY a batch straight into its table, where none of its series has a row in its period; None elsewhere."""
-        if self.target.several or self._any_there(prepared, ids):
+        if self.target.several or self._any_there({ids[key] for key in prepared.keys}, self._period(prepared)):
             return None
         try:
             with self.conn.transaction():
@@ -530,13 +571,13 @@ class _File:
                 raise
             return None  # the way by the temporary table finds out which record it was
 
-    def _any_there(self, prepared: Prepared, ids: Ids) -> bool:
-        series = [UUID(bytes=one) if isinstance(one, bytes) else one
-                  for one in {ids[key] for key in prepared.keys} if not isinstance(one, str)]
+    def _any_there(self, ids: set[int | bytes | str], period: dict[str, datetime]) -> bool:
+        """Whether a series has rows in a period."""
+        series = [UUID(bytes=one) if isinstance(one, bytes) else one for one in ids]
         statement = sql.SQL(STATEMENTS["any_there"]).format(
             table=sql.Identifier(self.target.name), series=sql.Identifier(self.target.key[0]),
             time=sql.Identifier(self.target.time))
-        return self.conn.execute(statement, {"series": series, **self._period(prepared)}).fetchone()[0]
+        return self.conn.execute(statement, {"series": series, **period}).fetchone()[0]
 
     @staticmethod
     def _period(prepared: Prepared) -> dict[str, datetime]:
@@ -571,11 +612,17 @@ class _File:
         if only is not None:
             rows = list(records)
             records, count = map(rows.__getitem__, only), only
-        statement = sql.SQL(STATEMENTS["insert" if table else "copy"]).format(
-            table=sql.Identifier(table or ""), columns=_identifiers((*fields, *packed)))
-        with self.conn.cursor().copy(statement) as copy:
-            copy.write(b"PGCOPY\n\xff\r\n\0" + bytes(8) + b"".join(records) + b"\xff\xff")
+        self._send_rows(table, [*fields, *packed], b"".join(records))
         return len(count)
+
+    def _send_rows(self, table: str | None, fields: Sequence[str], rows: bytes) -> None:
+        """COPY rows that are packed into a table, or into the temporary one."""
+        statement = sql.SQL(STATEMENTS["insert" if table else "copy"]).format(
+            table=sql.Identifier(table or ""), columns=_identifiers(fields))
+        with self.conn.cursor().copy(statement) as copy:
+            copy.write(b"PGCOPY\n\xff\r\n\0" + bytes(8))
+            copy.write(rows)
+            copy.write(b"\xff\xff")
 
     def _same(self, one: str, other: str) -> sql.Composed:
         """That two rows have the same key."""
@@ -583,14 +630,14 @@ class _File:
             sql.SQL("{} = {}" + _CASTS.get(name, "")).format(sql.Identifier(other, name), sql.Identifier(one, name))
             for name in self.target.key)
 
-    def _statement(self, prepared: Prepared) -> sql.Composed:
+    def _statement(self, numbers: Iterable[str], others: Iterable[str]) -> sql.Composed:
         """The upsert for these columns. In the temporary table NaN stands for a missing number."""
         target = self.target
         values: dict[str, sql.Composable] = {name: sql.Identifier("s", name) for name in target.key}
-        for name in prepared.numbers:
+        for name in numbers:
             number = sql.SQL("nullif({}, 'NaN')").format(sql.Identifier("s", name))
             values[name] = sql.SQL("({})::bigint").format(number) if name in target.whole else number
-        for name in prepared.packed:
+        for name in others:
             values[name] = sql.SQL("{}" + _CASTS[name]).format(sql.Identifier("s", name))
         rest = [name for name in values if name not in target.key]
         return sql.SQL(STATEMENTS["upsert"]).format(

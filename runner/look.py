@@ -213,6 +213,9 @@ class _Look:
             said = self.said.columns or self.said.format == bundle
             if not marks or said or not set(marks) <= set(self.table.names):
                 continue
+            if one["signature"].get("certain", True):
+                self.said = replace(self.said, decimal=self.said.decimal or one.get("decimal"))
+                continue
             prices = [value for column in self.numbers.keys() & PRICES for value in self._figures(self.numbers[column])]
             if all(value.is_integer() for value in prices if value == value):
                 names = ",".join(map("=".join, self.numbers.items()))
@@ -235,6 +238,8 @@ class _Look:
         """The one order in which the figures of a row are a bar."""
         holding: dict[str, dict[str, str]] = {}
         for label, order in DATA["orders"].items():
+            if "_" in order and len(rest) < len(order):
+                continue
             found = {column: name for column, name in zip(order, rest, strict=False) if column != "_"}
             if set(OHLC) <= found.keys() and self._bars(found) and self._plausible(found, label):
                 holding[label] = found
@@ -610,10 +615,9 @@ class _Look:
         style = columns.style_of(texts, self.said.decimal)
         if style is None:
             signs = {sign for sign in ",." for text in texts if sign in text}
-            semicolons = getattr(self.reader, "delimiter", "") == ";"
-            if "," in signs and semicolons and not columns.decided(texts):
-                style = Style(",", ".")
-            elif signs == {"."} and not semicolons:
+            # Where the comma separates fields, or the values are JSON's, the decimal sign is the point.
+            point = getattr(self.reader, "delimiter", ",") == ","
+            if signs == {"."} and point:
                 style = columns.PLAIN
             else:
                 example = next(text for text in texts if "," in text or "." in text)

@@ -6,7 +6,9 @@
 from __future__ import annotations
 
 import json
+import re
 import shlex
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -97,7 +99,7 @@ def test_shape(place, name):
     if "without_options" in case:  # not certain by itself
         check(place, {"refusal": case["without_options"], "table": case.get("table", "candles")},
               run(place, *options, path))
-        options += shlex.split(case["options_needed"].split(",")[0])
+        options += shlex.split(case["options_needed"].split(", or")[0].replace("COMMA", ","))
     check(place, case, run(place, *options, path))
 
 
@@ -113,6 +115,88 @@ def test_a_record_without_any_figure_is_told_of(place):
     path = str(FILES / "rows_of_null" / "TSLA.csv")
     result = run(place, *shlex.split(CASES["rows_of_null"]["command"]), path)
     assert "1 without any figure: not stored" in result.output
+
+
+EXAMPLES = {
+    "eurofxref-hist.csv": ("wide_ecb/eurofxref-hist.csv", "timeseries_data", 14),
+    "BTCUSDT-1h-2025-03.zip": ("klines_zip/BTCUSDT-1h-2025-03.zip", "candles", 12),
+    "EURUSD_H1.csv": ("metatrader5_broker_time/EURUSD_H1.csv", "candles", 8),
+    "dax.csv": ("european_decimal_comma/dax.csv", "candles", 6),
+    "ambiguous.csv": ("date_order_ambiguous/AAPL.csv", "candles", 5),
+    "aapl.zip": ("lean_daily_zip/aapl.zip", "candles", 6),
+    "trades.csv": ("trades_same_instant/BCHEUR.csv", "ticks", 4),
+}
+
+
+def test_the_examples_of_the_help_run_and_use_every_option(place, tmp_path, monkeypatch):
+    shown = CliRunner().invoke(cli.main, ["load", "--help"], env={"COLUMNS": "200"}).output
+    examples = re.findall(r"^ +tidemark load (.*)$", re.sub(r"\\\n\s*", "", shown), re.M)
+    assert len(examples) == 8
+    options = {option for parameter in cli.load.params for option in parameter.opts if option.startswith("--")}
+    assert options == {word for example in examples for word in shlex.split(example) if word.startswith("--")}
+    for name, (source, _, _) in EXAMPLES.items():
+        shutil.copy(FILES / source, tmp_path / name)
+    monkeypatch.chdir(tmp_path)
+    for example in examples:
+        arguments = shlex.split(example)
+        _, table, rows = EXAMPLES[arguments[-1]]
+        before = len(stored(place, table))
+        result = run(place, *arguments)
+        assert result.exit_code == 0, result.output
+        assert len(stored(place, table)) - before == (0 if "--dry-run" in arguments else rows), example
+        if "--dry-run" in arguments:
+            assert "BCHEUR" in result.output and "310.5" in result.output
+
+
+def test_a_bundle_of_ones_own(place, tmp_path, monkeypatch):
+    (tmp_path / "formats.toml").write_text(
+        '[formats.desk]\ncolumns = "ts=Datum,open=Eröffnung,high=Hoch,low=Tief,close=Schluss,volume=Volumen"\n'
+        'encoding = "cp1252"\n')
+    monkeypatch.setenv("TIDEMARK_FORMATS", str(tmp_path / "formats.toml"))
+    path = str(FILES / "european_decimal_comma" / "dax.csv")
+    options = ("--table", "candles", "--mode", "backfill", "--symbol", "DAX", "--interval", "1d")
+    result = run(place, *options, "--format", "desk", path)
+    assert result.exit_code == 0, result.output
+    assert len(stored(place, "candles")) == 6
+    assert run(place, *options, "--format", "other", path).stderr.startswith("tidemark: unknown format 'other'")
+    (tmp_path / "formats.toml").write_text('[formats.desk]\ncolour = "red"\n')
+    refused = run(place, *options, "--format", "desk", path)
+    assert (refused.exit_code, "colour" in refused.stderr) == (2, True)
+
+
+def test_a_folder_of_files_is_the_files_in_it(place, tmp_path):
+    for symbol in ("AAPL", "MSFT"):
+        shutil.copy(FILES / "close_last_iso" / "AAPL.csv", tmp_path / f"{symbol}.csv")
+    (tmp_path / ".hidden").write_text("no prices")
+    result = run(place, "--table", "candles", "--interval", "1d", "--symbol-from-name", str(tmp_path))
+    assert result.exit_code == 0, result.output
+    assert [row["symbol"] for row in stored(place, "candles")].count("MSFT") == 8
+    assert len(stored(place, "candles")) == 16
+
+
+def test_what_a_file_of_nothing_but_rejects_says_and_that_it_can_be_tried_again(place, tmp_path):
+    path = tmp_path / "a.csv"
+    path.write_text("date,close\n" + "".join(f"2025-03-{day:02},12x{day}\n" for day in range(1, 9)))
+    options = ("--table", "candles", "--symbol", "A", "--interval", "1d", str(path))
+    for _ in range(2):
+        result = run(place, *options)
+        assert result.exit_code == 1
+        assert "nothing could be stored: line 2: close: '12x1' is not a number" in result.stderr
+        assert rejected(place) == 8
+    path.write_text(path.read_text().replace("x", "."))
+    assert run(place, *options).exit_code == 0
+    assert len(stored(place, "candles")) == 8
+
+
+def test_collapsed_records_are_counted_and_shown(place, tmp_path):
+    path = tmp_path / "a.csv"
+    path.write_text("date,close\n" + "".join(f"2025-03-{day:02},{day}\n" for day in (1, 2, 3, 4, 4, 5, 6, 7)))
+    path.write_text(path.read_text().replace("04,4\n2025-03-04,4", "04,4\n2025-03-04,4.5"))
+    result = run(place, "--table", "candles", "--symbol", "A", "--interval", "1d", str(path))
+    assert "1 shared a key with a later record" in result.output
+    with place.connect() as connection:
+        assert connection.execute("SELECT rows_read, rows_written, rows_collapsed, rows_empty FROM ingestion_tasks"
+                                  ).fetchone() == (8, 7, 1, 0)
 
 
 @pytest.mark.parametrize("name", [name for name, case in CASES.items() if "pandas" in case])

@@ -740,8 +740,8 @@ def test_batches_shrink_where_the_server_has_too_few_locks(conn, file):
     path = file("prices.csv", as_csv(minutes(40), ("ts", "value")))
     (summary,) = load(conn, [path], table="timeseries_data", batch_rows=20)
     assert counts(summary) == (40, 40, 0)
-    # 20 fails, 10 fails, then eight times 5
-    assert conn.execute("SELECT last_value FROM calls").fetchone() == (10,)
+    # 20 fails, the short way and the long one, 10 fails, then four times 5; and again 20, which fails the short way
+    assert conn.execute("SELECT last_value FROM calls").fetchone() == (12,)
 
 
 @pytest.mark.community
@@ -757,6 +757,61 @@ def test_corrections_of_compressed_history(db, conn, file):
                           source="s", mode="correction")
     assert counts(summary) == (10, 10, 0)
     assert list(series(conn, "s").values()).count(-1.0) == 10
+
+
+# Trades
+
+TRADES = [("2025-03-03T00:00:00Z", 310.5, 0.25, "buy"), ("2025-03-03T00:00:00Z", 310.6, 0.5, "buy"),
+          ("2025-03-03T00:00:00Z", 310.5, 0.25, "buy"), ("2025-03-03T00:00:01Z", 310.7, 2.0, "sell"),
+          ("2025-03-03T00:00:01Z", 310.7, 2.0, "sell"), ("2025-03-03T00:01:00Z", 310.9, 1.0, "")]
+TICKS = ("timestamp", "price", "amount", "side")
+
+
+def ticks(conn) -> list[tuple]:
+    rows = conn.execute("SELECT ts, price, quantity, coalesce(side::text, '') FROM ticks ORDER BY ts, seq").fetchall()
+    return [(f"{row[0].astimezone(UTC):%Y-%m-%dT%H:%M:%SZ}", *row[1:]) for row in rows]
+
+
+@pytest.mark.parametrize("rows", [1, 2, 3, 100])
+def test_trades_of_one_instant_are_all_kept_and_once(conn, file, rows):
+    """Whatever the batches; two with the same figures are two, and the same file once more adds none."""
+    path = file("trades.csv", as_csv(TRADES, TICKS))
+    (summary,) = load(conn, [path], table="ticks", symbol="A", batch_rows=rows)
+    assert counts(summary) == (6, 6, 0)
+    assert ticks(conn) == TRADES
+    assert conn.execute("SELECT seq FROM ticks ORDER BY ts, seq").fetchall() == [(0,), (1,), (2,), (0,), (1,), (0,)]
+    (again,) = load(conn, [path], table="ticks", symbol="A", again=True, batch_rows=rows)
+    assert counts(again) == (6, 0, 0)
+    assert conn.execute("SELECT count(*) FROM ticks WHERE quality_score IS NULL").fetchone() == (0,)
+    (overlap,) = load(conn, [file("more.csv", as_csv([*TRADES[3:], ("2025-03-03T00:01:00Z", 311, 1.0, "buy")], TICKS))],
+                      table="ticks", symbol="A", batch_rows=rows)
+    assert (overlap.written, len(ticks(conn))) == (1, 7)
+
+
+def test_trades_with_ids_are_known_by_them(conn, file):
+    rows = [(n, *trade) for n, trade in enumerate(TRADES)]
+    load(conn, [file("a.csv", as_csv(rows, ("id", *TICKS)))], table="ticks", symbol="A")
+    changed = [(4, "2025-03-03T00:00:01Z", 310.7, 3.0, "sell"), (3, *TRADES[3]), (3, *TRADES[3]), (9, *TRADES[3])]
+    (summary,) = load(conn, [file("b.csv", as_csv(changed, ("id", *TICKS)))], table="ticks", symbol="A")
+    assert (summary.read, summary.written) == (4, 2)
+    assert dict(conn.execute("SELECT trade_id, quantity FROM ticks")) == {
+        "0": 0.25, "1": 0.5, "2": 0.25, "3": 2, "4": 3, "5": 1, "9": 2}
+
+
+def test_bars_of_trades(conn, file):
+    load(conn, [file("trades.csv", as_csv(TRADES, TICKS))], table="ticks", symbol="A", mode="backfill")
+    conn.execute((ROOT / "README.md").read_text().split("```sql\n")[1].split("```")[0])
+    assert conn.execute("SELECT open, high, low, close, volume, trades FROM ticks_1m ORDER BY bucket").fetchall() == [
+        (310.5, 310.7, 310.5, 310.7, 5, 5), (310.9, 310.9, 310.9, 310.9, 1, 1)]
+    conn.execute("CALL refresh_aggregates(NULL, NULL)")
+    assert conn.execute("SELECT count(*) FROM ticks_1m").fetchone() == (2,)
+
+
+def test_an_outlier_among_trades_is_flagged(conn, file):
+    rows = [((datetime(2025, 3, 3, tzinfo=UTC) + timedelta(seconds=n)).isoformat(),
+             100 + n % 7 * 0.01 if n != 150 else 130, 1, "buy") for n in range(200)]
+    load(conn, [file("trades.csv", as_csv(rows, TICKS))], table="ticks", symbol="A", mode="backfill")
+    assert conn.execute("SELECT price FROM ticks WHERE is_anomaly ORDER BY ts LIMIT 1").fetchone() == (130,)
 
 
 # Size
