@@ -26,6 +26,7 @@ $(VENV)/installed: pyproject.toml $(MOVED)
 	@$(PYTHON) -m venv --clear $(VENV)
 	@$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[archive,calendar,charts,dev]' \
 		|| { echo "pip could not install what Tidemark needs, for the reason above (no network? a full disk?)" >&2; exit 2; }
+	@$(BIN)/python -c 'from tidemark import drawing; drawing.runtime()' # a second that the first chart is spared
 	@printf '%s\n' "$(CURDIR)" >$@
 
 .PHONY: install

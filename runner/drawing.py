@@ -103,7 +103,7 @@ def page(title: str, body: str, spec: dict[str, Any] | None = None) -> str:
     if spec is not None:
         policy += "; script-src 'unsafe-inline' 'unsafe-eval'"  # Vega compiles expressions
         script = (
-            f"<script>{_runtime()}</script>\n<script>\nvegaEmbed('#chart', {embedded(_complete(spec))},"
+            f"<script>{runtime()}</script>\n<script>\nvegaEmbed('#chart', {embedded(_complete(spec))},"
             " {renderer: 'svg', actions: false}).then(chart => { window.view = chart.view; });\n</script>\n"
         )
     return (
@@ -164,7 +164,7 @@ def _colours() -> str:
     return f":root{{color-scheme:light dark;{light}}}@media(prefers-color-scheme:dark){{:root{{{dark}}}}}"
 
 
-def _runtime() -> str:
+def runtime() -> str:
     """Vega as one script; vl-convert takes a second to put it together, so it is kept for the next time."""
     made = converter()
     folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "tidemark"

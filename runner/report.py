@@ -67,7 +67,8 @@ def figures(connection: psycopg.Connection, series: Sequence[str] = (), since: d
         "since": since, "series": sorted(series),
         "coverage": coverage,
         "open_episodes": len(episodes) if series else episodes[0].total if episodes else 0,
-        "episodes": [{**_dict(row, "total"), "command": f"tidemark anomalies real {row.episode_id}"}
+        "episodes": [{**_dict(row, "total"), "command": f"tidemark anomalies "
+                      f"{'expected' if row.kind == 'split_candidate' else 'real'} {row.episode_id}"}
                      for row in episodes[:2 * EPISODES]],
         "quality": [_dict(row) for row in quality],
         "freshness": [_dict(row) for row in questions.rows(connection, "freshness")
