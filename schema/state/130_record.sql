@@ -55,7 +55,8 @@ COMMENT ON TABLE public.audit_log IS 'Changes of audited tables, one row per cha
 COMMENT ON COLUMN public.audit_log.audit_id IS 'Identity and order of the change.';
 COMMENT ON COLUMN public.audit_log.tx_id IS 'Transaction the change was part of.';
 COMMENT ON COLUMN public.audit_log.table_name IS
-'Table, with the schema unless that is public; the hypertable, never a chunk.';
+'Table, with the schema unless that is public, as it was called when it was put on record; the hypertable, never a '
+'chunk.';
 COMMENT ON COLUMN public.audit_log.operation IS 'What happened.';
 COMMENT ON COLUMN public.audit_log.row_key IS 'Primary key of the row, as it was before the change.';
 COMMENT ON COLUMN public.audit_log.new_key IS 'Primary key after an update that changed it, else NULL.';
@@ -141,6 +142,34 @@ COMMENT ON COLUMN public.timeseries_archive.deleted_at IS 'When it was deleted.'
 COMMENT ON COLUMN public.timeseries_archive.deleted_by IS 'Who deleted it.';
 COMMENT ON COLUMN public.timeseries_archive.reason IS 'Why, as given in tidemark.reason.';
 COMMENT ON COLUMN public.timeseries_archive.restored_at IS 'When it was brought back; NULL while it is gone.';
+
+-- What an entry means goes by the names that table and columns had when it was written. Names change, so they are kept.
+CREATE TABLE _tidemark.audit_shapes (
+    record_name text NOT NULL,
+    since bigint NOT NULL,
+    relation oid NOT NULL,
+    database text NOT NULL,
+    columns jsonb NOT NULL,
+    keys text [] NOT NULL,
+    secrets text [] NOT NULL,
+    created_at timestamptz NOT NULL DEFAULT now(),
+
+    CONSTRAINT audit_shapes_pkey PRIMARY KEY (record_name, since)
+);
+CREATE INDEX audit_shapes_relation_idx ON _tidemark.audit_shapes (relation);
+COMMENT ON INDEX _tidemark.audit_shapes_relation_idx IS 'The name that the record has for a table.';
+COMMENT ON TABLE _tidemark.audit_shapes IS 'What the columns of audited tables were called, and from which entry on.';
+COMMENT ON COLUMN _tidemark.audit_shapes.record_name IS
+'The table as audit_log and timeseries_archive name it: its name when it was first put on record.';
+COMMENT ON COLUMN _tidemark.audit_shapes.since IS 'Number below all entries written since, above all before.';
+COMMENT ON COLUMN _tidemark.audit_shapes.relation IS 'The table.';
+COMMENT ON COLUMN _tidemark.audit_shapes.database IS
+'Server and database in which relation and the numbers of columns hold; a restored dump has others.';
+COMMENT ON COLUMN _tidemark.audit_shapes.columns IS
+'Number of each column, which a new name does not change, and its name.';
+COMMENT ON COLUMN _tidemark.audit_shapes.keys IS 'Columns that tell rows apart.';
+COMMENT ON COLUMN _tidemark.audit_shapes.secrets IS 'Columns that are redacted, and names that would be.';
+COMMENT ON COLUMN _tidemark.audit_shapes.created_at IS 'When this shape was first seen.';
 
 CREATE TABLE public.data_policies (
     hypertable text NOT NULL,

@@ -7,6 +7,9 @@
 --     0 label of the table      1 key columns                            2 bookkeeping columns
 --     3 secret columns          4 'reason' where one is demanded         5 time column of a hypertable, else ''
 --
+-- as they were called then. What they are called now tells _tidemark.audit_shapes, which follows them when they are
+-- renamed: before an entry is written, the columns are compared with those of the entry before.
+--
 -- There is no lock and no counter that writers would queue for: a row gets a number from a sequence and a hash of its
 -- own content; the chain over them is closed later, by seal_audit().
 
@@ -60,6 +63,188 @@ AS $func$
 $func$;
 COMMENT ON FUNCTION _tidemark.spelling_columns(regclass) IS
 'Columns app_… of a table of Tidemark''s: they repeat others as an application spells them.';
+
+-- Numbers and names of the columns of a table.
+CREATE OR REPLACE FUNCTION _tidemark.columns_now(p_relation oid)
+    RETURNS jsonb
+    LANGUAGE plpgsql
+    STABLE
+    SET search_path = pg_catalog, pg_temp
+AS $func$
+BEGIN
+    RETURN (SELECT jsonb_object_agg(a.attnum, a.attname)
+              FROM pg_catalog.pg_attribute AS a
+             WHERE a.attrelid = p_relation AND a.attnum > 0 AND NOT a.attisdropped);
+END
+$func$;
+COMMENT ON FUNCTION _tidemark.columns_now(oid) IS 'Numbers and names of the columns of a table.';
+
+-- Where the numbers of tables and columns hold: in this database of this server.
+CREATE OR REPLACE FUNCTION _tidemark.database_identity()
+    RETURNS text
+    LANGUAGE sql
+    STABLE
+    SET search_path = pg_catalog, pg_temp
+AS $func$
+    SELECT format('%s/%s', s.system_identifier, d.oid)
+      FROM pg_control_system() AS s, pg_catalog.pg_database AS d
+     WHERE d.datname = current_database();
+$func$;
+COMMENT ON FUNCTION _tidemark.database_identity() IS 'This database of this server.';
+
+-- What these columns, by their names in p_then, are called in p_now, in the same order; those that are gone are left
+-- out.
+CREATE OR REPLACE FUNCTION _tidemark.renamed(
+    p_names text[],
+    p_then jsonb,
+    p_now jsonb
+)
+    RETURNS text[]
+    LANGUAGE sql
+    IMMUTABLE
+    PARALLEL SAFE
+    SET search_path = pg_catalog, pg_temp
+AS $func$
+    SELECT coalesce(array_agg(p_now ->> c.key ORDER BY n.place) FILTER (WHERE p_now ? c.key), '{}')
+      FROM unnest(p_names) WITH ORDINALITY AS n (name, place)
+      JOIN jsonb_each_text(p_then) AS c ON c.value = n.name;
+$func$;
+COMMENT ON FUNCTION _tidemark.renamed(text[], jsonb, jsonb) IS
+'What columns are called now, from their names then and the numbers and names of both.';
+
+-- The columns p_any with the numbers that they have in p_now, where p_last are the newest of their old numbering: after
+-- a dump was restored, or a table was made anew. By their place where as many are left and p_by_place, else by name.
+CREATE OR REPLACE FUNCTION _tidemark.renumbered(
+    p_any jsonb,
+    p_last jsonb,
+    p_now jsonb,
+    p_by_place boolean
+)
+    RETURNS jsonb
+    LANGUAGE sql
+    IMMUTABLE
+    PARALLEL SAFE
+    SET search_path = pg_catalog, pg_temp
+AS $func$
+    WITH last AS (
+        SELECT l.key, l.value, row_number() OVER (ORDER BY l.key::integer) AS place, count(*) OVER () AS total
+          FROM jsonb_each_text(p_last) AS l
+         WHERE l.key ~ '^\d+$'
+    ), now AS (
+        SELECT n.key, n.value, row_number() OVER (ORDER BY n.key::integer) AS place, count(*) OVER () AS total
+          FROM jsonb_each_text(p_now) AS n
+    )
+    SELECT jsonb_object_agg(coalesce(m.key, CASE WHEN a.key ~ '^\d+$' THEN 'was ' ELSE '' END || a.key), a.value)
+      FROM jsonb_each_text(p_any) AS a
+      LEFT JOIN (
+               SELECT l.key AS old_key, n.key
+                 FROM last AS l
+                 JOIN now AS n ON CASE WHEN p_by_place AND l.total = n.total THEN n.place = l.place
+                                       ELSE n.value = l.value END
+           ) AS m ON m.old_key = a.key;
+$func$;
+COMMENT ON FUNCTION _tidemark.renumbered(jsonb, jsonb, jsonb, boolean) IS
+'Columns with the numbers that a restored dump, or a table made anew, gives them.';
+
+-- The present shape of a table on record. Where its columns are others than when the last entry was written, that is
+-- noted first, with a number that lies between the entries before and after. Raises TM408 where a column of the key is
+-- gone. p_keys and p_secrets, where given, are those from now on, by their present names; p_is_remade says that the
+-- table comes on record anew, and may be another one of the same name.
+CREATE OR REPLACE FUNCTION _tidemark.audit_shape(
+    p_record_name text,
+    p_relation oid,
+    p_keys text[] DEFAULT NULL,
+    p_secrets text[] DEFAULT NULL,
+    p_is_remade boolean DEFAULT false
+)
+    RETURNS _tidemark.audit_shapes
+    LANGUAGE plpgsql
+    VOLATILE
+    SECURITY DEFINER
+    SET search_path = pg_catalog, pg_temp
+AS $func$
+DECLARE
+    v_now CONSTANT jsonb := _tidemark.columns_now(p_relation);
+    v_last _tidemark.audit_shapes;
+    v_new record; -- of the same type; pgspot reads assignments to the fields of records only
+BEGIN
+    SELECT s.* INTO v_last
+      FROM _tidemark.audit_shapes AS s
+     WHERE s.record_name = p_record_name
+     ORDER BY s.since DESC
+     LIMIT 1;
+    IF v_last.columns = v_now AND v_last.relation = p_relation AND p_keys IS NULL THEN
+        RETURN v_last;
+    END IF;
+
+    -- One writer notes it, and others wait for him; nobody writes while a column is being renamed.
+    PERFORM pg_advisory_xact_lock(hashtextextended('tidemark.audit_shape ' || p_record_name, 0));
+    SELECT s.* INTO v_last
+      FROM _tidemark.audit_shapes AS s
+     WHERE s.record_name = p_record_name
+     ORDER BY s.since DESC
+     LIMIT 1;
+    IF v_last.relation <> p_relation OR v_last.database <> _tidemark.database_identity() THEN
+        UPDATE _tidemark.audit_shapes AS s
+           SET columns = _tidemark.renumbered(s.columns, v_last.columns, v_now, NOT p_is_remade),
+               relation = p_relation,
+               database = _tidemark.database_identity()
+         WHERE s.record_name = p_record_name;
+        SELECT s.* INTO v_last
+          FROM _tidemark.audit_shapes AS s
+         WHERE s.record_name = p_record_name
+         ORDER BY s.since DESC
+         LIMIT 1;
+    END IF;
+    v_new := v_last;
+    v_new.columns := v_now;
+    v_new.keys := coalesce(p_keys, _tidemark.renamed(v_last.keys, v_last.columns, v_now));
+    v_new.secrets := ARRAY(
+        SELECT DISTINCT n.name
+          FROM unnest(coalesce(p_secrets, v_last.secrets)
+                      || CASE WHEN p_is_remade THEN '{}'
+                              ELSE _tidemark.renamed(v_last.secrets, v_last.columns, v_now) END) AS n (name)
+         ORDER BY n.name
+    );
+    IF v_new.keys = '{}' OR cardinality(v_new.keys) < cardinality(v_last.keys) AND p_keys IS NULL THEN
+        RAISE EXCEPTION USING ERRCODE = 'TM408',
+            MESSAGE = format('rows of %s can no longer be told apart', p_relation::regclass),
+            DETAIL = format('Of the key that they are recorded by (%s) a column is gone.',
+                            array_to_string(v_last.keys, ', ')),
+            HINT = 'attach_audit(…) takes the key that the table has now, detach_audit(…) takes it off the record.';
+    END IF;
+    IF (v_new.columns, v_new.keys, v_new.secrets)
+       IS DISTINCT FROM (v_last.columns, v_last.keys, v_last.secrets) THEN
+        INSERT INTO _tidemark.audit_shapes AS s (record_name, since, relation, database, columns, keys, secrets)
+        VALUES (p_record_name,
+                CASE WHEN v_last.record_name IS NOT NULL THEN nextval('public.audit_log_audit_id_seq') ELSE 0 END,
+                p_relation, _tidemark.database_identity(),
+                v_new.columns, v_new.keys, v_new.secrets)
+        RETURNING s.* INTO v_last;
+    END IF;
+    RETURN v_last;
+END
+$func$;
+REVOKE ALL ON FUNCTION _tidemark.audit_shape(text, oid, text[], text[], boolean) FROM public;
+COMMENT ON FUNCTION _tidemark.audit_shape(text, oid, text[], text[], boolean) IS
+'The present shape of a table on record, noted where it is new; raises TM408 where a column of the key is gone.';
+
+-- Statement trigger of a hypertable before UPDATE and DELETE, whose row triggers see chunks only.
+CREATE OR REPLACE FUNCTION _tidemark.audit_columns()
+    RETURNS trigger
+    LANGUAGE plpgsql
+    VOLATILE
+    SECURITY DEFINER
+    SET search_path = pg_catalog, pg_temp
+AS $func$
+BEGIN
+    PERFORM _tidemark.audit_shape(TG_ARGV[0], TG_RELID);
+    RETURN NULL;
+END
+$func$;
+REVOKE ALL ON FUNCTION _tidemark.audit_columns() FROM public;
+COMMENT ON FUNCTION _tidemark.audit_columns() IS
+'Statement trigger of a hypertable: notes what its columns are called, where that changed.';
 
 -- The object with the values of secrets replaced; what is NULL stays NULL.
 CREATE OR REPLACE FUNCTION _tidemark.redact(
@@ -321,9 +506,10 @@ DECLARE
     c_pairs CONSTANT text := '(SELECT row_number() OVER () AS place, "the.row" AS r FROM old_rows AS "the.row") AS o '
         'JOIN (SELECT row_number() OVER () AS place, "the.row" AS r FROM new_rows AS "the.row") AS n USING (place)';
     c_bulk CONSTANT integer := 1000; -- rows from which on preparing a query of its own pays
-    v_keys CONSTANT text[] := TG_ARGV[1];
+    v_shape CONSTANT _tidemark.audit_shapes := _tidemark.audit_shape(TG_ARGV[0], TG_RELID);
+    v_keys CONSTANT text[] := v_shape.keys;
     v_bookkeeping CONSTANT text[] := TG_ARGV[2];
-    v_secrets CONSTANT text[] := TG_ARGV[3];
+    v_secrets CONSTANT text[] := v_shape.secrets;
     v_tx_id bigint;
     v_changed_by text;
     v_touched text[];
@@ -566,6 +752,9 @@ AS $func$
 DECLARE
     v_old CONSTANT jsonb := to_jsonb(OLD.*);
     v_new jsonb;
+    v_keys text[];
+    v_secrets text[];
+    v_time_column text := TG_ARGV[5];
     v_audit_id bigint;
 BEGIN
     IF TG_OP = 'UPDATE' THEN
@@ -573,19 +762,35 @@ BEGIN
         IF (v_old - TG_ARGV[2]::text[])::text = (v_new - TG_ARGV[2]::text[])::text THEN
             RETURN NULL; -- the quality engine at work
         END IF;
+    END IF;
+    SELECT s.keys, s.secrets INTO v_keys, v_secrets
+      FROM _tidemark.audit_shapes AS s
+     WHERE s.record_name = TG_ARGV[0]
+     ORDER BY s.since DESC
+     LIMIT 1;
+    IF (v_old ?& v_keys) IS NOT true THEN -- written to a chunk, past the trigger that would have noted new names
+        SELECT s.keys, s.secrets INTO v_keys, v_secrets
+          FROM pg_catalog.pg_inherits AS h
+         CROSS JOIN LATERAL _tidemark.audit_shape(TG_ARGV[0], h.inhparent) AS s
+         WHERE h.inhrelid = TG_RELID;
+    END IF;
+    IF TG_OP = 'UPDATE' THEN
         PERFORM _tidemark.record_change(
-            TG_ARGV[0], 'update', TG_ARGV[1]::text[], TG_ARGV[2]::text[], TG_ARGV[3]::text[], TG_ARGV[4] = 'reason',
-            v_old, v_new
+            TG_ARGV[0], 'update', v_keys, TG_ARGV[2]::text[], v_secrets, TG_ARGV[4] = 'reason', v_old, v_new
         );
         RETURN NULL;
     END IF;
+    IF NOT v_old ? v_time_column THEN
+        SELECT _tidemark.time_column(h.inhparent) INTO v_time_column
+          FROM pg_catalog.pg_inherits AS h
+         WHERE h.inhrelid = TG_RELID;
+    END IF;
     v_audit_id := _tidemark.record_change(
-        TG_ARGV[0], 'delete', TG_ARGV[1]::text[], TG_ARGV[2]::text[], TG_ARGV[3]::text[], TG_ARGV[4] = 'reason',
-        v_old, NULL
+        TG_ARGV[0], 'delete', v_keys, TG_ARGV[2]::text[], v_secrets, TG_ARGV[4] = 'reason', v_old, NULL
     );
     INSERT INTO public.timeseries_archive (table_name, row, findings, audit_id, deleted_at, deleted_by, reason)
     VALUES (
-        TG_ARGV[0], _tidemark.redact(v_old, TG_ARGV[3]::text[]), _tidemark.row_findings(TG_ARGV[0], TG_ARGV[5], v_old),
+        TG_ARGV[0], _tidemark.redact(v_old, v_secrets), _tidemark.row_findings(TG_ARGV[0], v_time_column, v_old),
         v_audit_id, clock_timestamp(), coalesce(nullif(current_setting('tidemark.actor', true), ''), session_user),
         nullif(current_setting('tidemark.reason', true), '')
     );
@@ -627,6 +832,7 @@ CREATE OR REPLACE FUNCTION _tidemark.audit_truncate()
     SET bytea_output = 'hex'
 AS $func$
 DECLARE
+    v_shape CONSTANT _tidemark.audit_shapes := _tidemark.audit_shape(TG_ARGV[0], TG_RELID);
     v_row jsonb;
 BEGIN
     IF TG_ARGV[5] <> '' THEN
@@ -644,7 +850,7 @@ BEGIN
     END IF;
     FOR v_row IN EXECUTE format('SELECT to_jsonb(t.*) FROM %I.%I AS t', TG_TABLE_SCHEMA, TG_TABLE_NAME) LOOP
         PERFORM _tidemark.record_change(
-            TG_ARGV[0], 'truncate', TG_ARGV[1]::text[], '{}', TG_ARGV[3]::text[], TG_ARGV[4] = 'reason', v_row, NULL
+            TG_ARGV[0], 'truncate', v_shape.keys, '{}', v_shape.secrets, TG_ARGV[4] = 'reason', v_row, NULL
         );
     END LOOP;
     RETURN NULL;

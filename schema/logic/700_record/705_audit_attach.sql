@@ -17,6 +17,148 @@ $func$;
 COMMENT ON FUNCTION _tidemark.audit_arguments(regclass) IS
 'Arguments of a table''s audit triggers: label, key, bookkeeping, secrets, reason, time column; NULL: not audited.';
 
+-- The name that the record has for a table: that which it had when it was first put on it; where it never was, its own.
+CREATE OR REPLACE FUNCTION _tidemark.record_name(p_table regclass)
+    RETURNS text
+    LANGUAGE sql
+    STABLE
+    SET search_path = pg_catalog, pg_temp
+AS $func$
+    SELECT coalesce(
+               (_tidemark.audit_arguments(p_table))[1],
+               (SELECT s.record_name
+                  FROM _tidemark.audit_shapes AS s
+                 WHERE s.relation = p_table AND s.database = _tidemark.database_identity()
+                 ORDER BY s.since DESC
+                 LIMIT 1),
+               _tidemark.label(p_table)
+           );
+$func$;
+COMMENT ON FUNCTION _tidemark.record_name(regclass) IS 'The name that the record has for a table.';
+
+-- A name for a table that comes on record: its own, with a number where another one goes by that already.
+CREATE OR REPLACE FUNCTION _tidemark.free_record_name(p_table regclass)
+    RETURNS text
+    LANGUAGE sql
+    STABLE
+    SET search_path = pg_catalog, pg_temp
+AS $func$
+    SELECT n.name
+      FROM (SELECT _tidemark.record_name(p_table) || CASE WHEN i > 1 THEN '~' || i ELSE '' END AS name, i
+              FROM generate_series(1, 1000) AS i) AS n
+     WHERE NOT EXISTS (
+               SELECT FROM _tidemark.audit_shapes AS s
+                 JOIN pg_catalog.pg_class AS c ON c.oid = s.relation
+                WHERE s.record_name = n.name AND s.relation <> p_table AND s.database = _tidemark.database_identity()
+           )
+     ORDER BY n.i
+     LIMIT 1;
+$func$;
+COMMENT ON FUNCTION _tidemark.free_record_name(regclass) IS 'A name for a table that comes on record.';
+
+-- How the record knows a table: its name there, and its key and secret columns as they are called now. No row where it
+-- is not audited.
+CREATE OR REPLACE FUNCTION _tidemark.recorded_table(p_table regclass)
+    RETURNS TABLE (record_name text, keys text[], secrets text[])
+    LANGUAGE sql
+    STABLE
+    SET search_path = pg_catalog, pg_temp
+AS $func$
+    SELECT s.record_name, _tidemark.renamed(s.keys, k.columns, c.columns),
+           s.secrets || _tidemark.renamed(s.secrets, k.columns, c.columns)
+      FROM (SELECT _tidemark.columns_now(p_table) AS columns) AS c
+     CROSS JOIN LATERAL (
+               SELECT l.* FROM _tidemark.audit_shapes AS l
+                WHERE l.record_name = (_tidemark.audit_arguments(p_table))[1]
+                ORDER BY l.since DESC
+                LIMIT 1
+           ) AS s
+     CROSS JOIN LATERAL (
+               SELECT CASE WHEN s.columns = c.columns
+                             OR (s.relation = p_table AND s.database = _tidemark.database_identity()) THEN s.columns
+                           ELSE _tidemark.renumbered(s.columns, s.columns, c.columns, true) END AS columns
+           ) AS k;
+$func$;
+COMMENT ON FUNCTION _tidemark.recorded_table(regclass) IS
+'How the record knows a table: its name there, its key and secret columns as they are called now.';
+
+-- The times of an audited table: entries from since on and below until name its columns as names says, from what they
+-- are called now to what they were called then, null where they were not there; NULL where all is the same.
+CREATE OR REPLACE FUNCTION _tidemark.recorded_shapes(p_table regclass)
+    RETURNS TABLE (since bigint, until bigint, names jsonb)
+    LANGUAGE sql
+    STABLE
+    SET search_path = pg_catalog, pg_temp
+AS $func$
+    WITH shapes AS MATERIALIZED (
+        SELECT s.*, c.columns AS now, row_number() OVER (ORDER BY s.since) AS place,
+               lead(s.since) OVER (ORDER BY s.since) AS next,
+               first_value(s.columns) OVER (ORDER BY s.since DESC) AS last
+          FROM _tidemark.audit_shapes AS s
+         CROSS JOIN (SELECT _tidemark.columns_now(p_table) AS columns) AS c
+         WHERE s.record_name = _tidemark.record_name(p_table)
+    )
+    SELECT CASE WHEN s.place = 1 THEN 0 ELSE s.since END, coalesce(s.next, 9223372036854775807),
+           CASE WHEN k.columns <> s.now THEN (
+               -- Another name, or that of a column which is gone on another one.
+               SELECT CASE WHEN bool_or(t.value <> n.value)
+                             OR bool_or(n.key IS NULL AND EXISTS (
+                                   SELECT FROM jsonb_each_text(s.now) AS v WHERE v.value = t.value))
+                           THEN jsonb_object_agg(n.value, t.value) FILTER (WHERE n.value IS NOT NULL) END
+                 FROM jsonb_each_text(k.columns) AS t
+                 FULL JOIN jsonb_each_text(s.now) AS n ON n.key = t.key
+           ) END
+      FROM shapes AS s
+     CROSS JOIN LATERAL (
+               SELECT CASE WHEN s.columns = s.now
+                             OR (s.relation = p_table AND s.database = _tidemark.database_identity()) THEN s.columns
+                           ELSE _tidemark.renumbered(s.columns, s.last, s.now, true) END AS columns
+           ) AS k;
+$func$;
+COMMENT ON FUNCTION _tidemark.recorded_shapes(regclass) IS
+'From which entry of the record on, and up to which, the columns of a table were called what; NULL: as now.';
+
+-- An object with column names as they were then, in today's: what is gone keeps its name, unless another column has it.
+CREATE OR REPLACE FUNCTION _tidemark.in_todays_names(
+    p_object jsonb,
+    p_names jsonb
+)
+    RETURNS jsonb
+    LANGUAGE sql
+    IMMUTABLE
+    PARALLEL SAFE
+    SET search_path = pg_catalog, pg_temp
+AS $func$
+    SELECT CASE WHEN p_names IS NULL OR p_object IS NULL THEN p_object ELSE (
+        SELECT coalesce(jsonb_object_agg(coalesce(n.key, o.key), o.value), '{}')
+          FROM jsonb_each(p_object) AS o
+          LEFT JOIN jsonb_each_text(p_names) AS n ON n.value = o.key
+         WHERE n.key IS NOT NULL OR NOT p_names ? o.key
+    ) END;
+$func$;
+COMMENT ON FUNCTION _tidemark.in_todays_names(jsonb, jsonb) IS
+'An object with column names as they were then, in today''s.';
+
+-- A key in today's names, in those of then. NULL where one of its columns was not there.
+CREATE OR REPLACE FUNCTION _tidemark.in_names_of_then(
+    p_key jsonb,
+    p_names jsonb
+)
+    RETURNS jsonb
+    LANGUAGE sql
+    IMMUTABLE
+    PARALLEL SAFE
+    SET search_path = pg_catalog, pg_temp
+AS $func$
+    SELECT CASE WHEN p_names IS NULL THEN p_key ELSE (
+        SELECT CASE WHEN count(p_names ->> k.key) = count(*)
+                    THEN jsonb_object_agg(coalesce(p_names ->> k.key, ''), k.value) END
+          FROM jsonb_each(p_key) AS k
+    ) END;
+$func$;
+COMMENT ON FUNCTION _tidemark.in_names_of_then(jsonb, jsonb) IS
+'A key in today''s column names, in those of then; NULL where one of its columns was not there.';
+
 -- Tables whose record the caller may read: those of which he may read every row and, but for what is redacted, every
 -- column. So the record shows nobody what the tables would not; of a table that is gone it shows its owner only.
 CREATE OR REPLACE FUNCTION _tidemark.readable_records()
@@ -25,10 +167,10 @@ CREATE OR REPLACE FUNCTION _tidemark.readable_records()
     STABLE
     SET search_path = pg_catalog, pg_temp
 AS $func$
-    SELECT coalesce(v.arguments[1], _tidemark.label(c.oid))
+    SELECT _tidemark.record_name(c.oid)
       FROM pg_catalog.pg_class AS c
       JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace AND n.nspname !~ '^(_timescaledb_|pg_)'
-     CROSS JOIN LATERAL (SELECT _tidemark.audit_arguments(c.oid) AS arguments) AS v
+      LEFT JOIN LATERAL _tidemark.recorded_table(c.oid) AS v ON true
      WHERE c.relkind IN ('r', 'p')
        AND NOT EXISTS (
            SELECT FROM pg_catalog.pg_attribute AS a
@@ -36,7 +178,7 @@ AS $func$
               AND a.attnum > 0
               AND NOT a.attisdropped
               AND NOT has_column_privilege(c.oid, a.attnum, 'SELECT')
-              AND a.attname <> ALL (coalesce(v.arguments[4], '{}')::text[])
+              AND a.attname <> ALL (coalesce(v.secrets, '{}'))
        )
        AND (NOT row_security_active(c.oid) OR EXISTS (
            SELECT FROM pg_catalog.pg_policy AS p
@@ -64,12 +206,13 @@ CREATE OR REPLACE FUNCTION _tidemark.record_snapshot(p_table regclass)
     SET bytea_output = 'hex'
 AS $func$
 DECLARE
-    v_arguments CONSTANT text[] := _tidemark.audit_arguments(p_table);
+    v_shape CONSTANT _tidemark.audit_shapes :=
+        _tidemark.audit_shape((_tidemark.audit_arguments(p_table))[1], p_table);
     v_row jsonb;
 BEGIN
     FOR v_row IN EXECUTE format('SELECT to_jsonb(t.*) FROM %s AS t', p_table::text) LOOP
         PERFORM _tidemark.record_change(
-            v_arguments[1], 'snapshot', v_arguments[2]::text[], '{}', v_arguments[4]::text[], false, NULL, v_row
+            v_shape.record_name, 'snapshot', v_shape.keys, '{}', v_shape.secrets, false, NULL, v_row
         );
     END LOOP;
 END
@@ -88,6 +231,10 @@ COMMENT ON FUNCTION _tidemark.record_snapshot(regclass) IS
 --   p_bookkeeping     columns whose change alone is none; by default those that Tidemark keeps (updated_at, …)
 --   p_secrets         columns to redact, besides those in _tidemark.secret_columns()
 --   p_keys            columns that identify a row; by default the primary key
+--
+-- Renaming the table or its columns changes nothing: the record follows them (audit_shapes). Its entries keep the names
+-- that the columns had then, and the table the name that it had first; row_history, row_as_of and restore_archived take
+-- and give today's.
 --
 -- The caller must own the table and be a superuser or a member of tidemark_owner. Raises TM402 for what cannot be
 -- audited: a view, a chunk, a table of the record, a table without a key.
@@ -113,6 +260,9 @@ DECLARE
          WHERE c.oid = p_table
     );
     v_is_new CONSTANT boolean := _tidemark.audit_arguments(p_table) IS NULL;
+    v_record_name CONSTANT text := coalesce(
+        (_tidemark.audit_arguments(p_table))[1], _tidemark.free_record_name(p_table)
+    );
     v_bookkeeping CONSTANT text[] := coalesce(
         p_bookkeeping, _tidemark.bookkeeping_columns() || _tidemark.spelling_columns(p_table)
     );
@@ -154,13 +304,14 @@ BEGIN
        AND d.dimension_number = 1;
     v_inserts := coalesce(p_inserts, v_time_column IS NULL) AND v_time_column IS NULL;
     v_arguments := format(
-        '%L, %L, %L, %L, %L, %L', _tidemark.label(p_table), v_keys, v_bookkeeping,
+        '%L, %L, %L, %L, %L, %L', v_record_name, v_keys, v_bookkeeping,
         _tidemark.secret_columns() || p_secrets, CASE WHEN p_require_reason THEN 'reason' ELSE '' END,
         coalesce(v_time_column, '')
     );
 
     -- Until commit, nobody changes a row that is neither in the snapshot nor seen by the triggers.
     EXECUTE format('LOCK TABLE %s IN SHARE ROW EXCLUSIVE MODE', v_table);
+    PERFORM _tidemark.audit_shape(v_record_name, p_table, v_keys, _tidemark.secret_columns() || p_secrets, v_is_new);
     FOR v_trigger IN
         SELECT t.name, t.definition, t.meaning
           FROM (VALUES
@@ -176,6 +327,9 @@ BEGIN
                 ('trg_audit_delete', 'AFTER DELETE ON %s REFERENCING OLD TABLE AS old_rows FOR EACH STATEMENT '
                  'EXECUTE FUNCTION _tidemark.audit_statement', true, false,
                  'Records deleted rows.'),
+                ('trg_audit_columns', 'BEFORE UPDATE OR DELETE ON %s FOR EACH STATEMENT '
+                 'EXECUTE FUNCTION _tidemark.audit_columns', true, true,
+                 'Notes what the columns are called, where that changed.'),
                 -- The rows as a whole: a trigger that names columns stands in the way of dropping them.
                 ('trg_audit_update', 'AFTER UPDATE ON %s FOR EACH ROW WHEN (OLD.* OPERATOR(pg_catalog.*<>) NEW.*) '
                  'EXECUTE FUNCTION _tidemark.audit_hypertable_row', true, true,
@@ -243,7 +397,7 @@ BEGIN
           FROM pg_catalog.pg_trigger AS t
          WHERE t.tgrelid = p_table
            AND t.tgname IN ('trg_audit_insert', 'trg_audit_update', 'trg_audit_delete', 'trg_audit_truncate',
-                            'trg_withhold_secrets')
+                            'trg_audit_columns', 'trg_withhold_secrets')
     LOOP
         EXECUTE format('DROP TRIGGER %I ON %s', v_trigger, p_table::text);
     END LOOP;

@@ -221,8 +221,11 @@ BEGIN
                ) AS a ON a.audit_id = l.audit_id
          WHERE (l.operation = 'delete'
                 AND a.row_count IS DISTINCT FROM 1
-                AND l.table_name IN (SELECT concat_ws('.', nullif(h.hypertable_schema, 'public'), h.hypertable_name)
-                                       FROM timescaledb_information.hypertables AS h))
+                AND l.table_name IN (SELECT _tidemark.record_name(c.oid)
+                                       FROM timescaledb_information.hypertables AS h
+                                       JOIN pg_catalog.pg_namespace AS n ON n.nspname = h.hypertable_schema
+                                       JOIN pg_catalog.pg_class AS c
+                                         ON c.relnamespace = n.oid AND c.relname = h.hypertable_name))
             OR (l.operation = 'drop_chunk'
                 AND l.old_values ? 'archived_checksum'
                 AND (a.row_count, a.checksum) IS DISTINCT FROM (

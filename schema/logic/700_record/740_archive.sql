@@ -1,9 +1,10 @@
 -- The archive: rows deleted from hypertables, and how they come back.
 
--- Brings back rows of a hypertable that were deleted between two instants and whose columns contain p_key, e.g.
--- {"source_id": 1}. Of a row that was deleted several times in between, the last. Returns how many came back: rows that
--- were restored already do not count, so a second call changes nothing. Where one of the keys is taken by a row that
--- came later, nothing is restored and TM406 names it; TM404 where the table is no audited hypertable.
+-- Brings back rows of a hypertable that were deleted between two instants and whose columns, as they are called today,
+-- contain p_key, e.g. {"source_id": 1}. Of a row that was deleted several times in between, the last. Returns how many
+-- came back: rows that were restored already do not count, so a second call changes nothing. Where one of the keys is
+-- taken by a row that came later, nothing is restored and TM406 names it; TM404 where the table is no audited
+-- hypertable.
 --
 -- What quality had found when the rows arrived comes back with them (lateness is judged only then); the rest is judged
 -- anew, since other rows may have changed. Aggregates see an ordinary INSERT.
@@ -26,6 +27,7 @@ CREATE OR REPLACE FUNCTION public.restore_archived(
 AS $func$
 DECLARE
     v_arguments CONSTANT text[] := _tidemark.audit_arguments(p_table);
+    v_table record;
     v_mode CONSTANT text := coalesce(current_setting('tidemark.ingest_mode', true), '');
     v_archive_ids bigint[];
     v_batch record;
@@ -36,17 +38,19 @@ BEGIN
             MESSAGE = format('%s is not an audited hypertable', coalesce(p_table::text, 'NULL')),
             HINT = 'Only what is deleted from hypertables on record goes to the archive: see attach_audit.';
     END IF;
+    SELECT r.record_name, r.keys, r.secrets INTO v_table FROM _tidemark.recorded_table(p_table) AS r;
     SELECT array_agg(d.archive_id) INTO v_archive_ids
       FROM (
         SELECT DISTINCT ON (k.key) a.archive_id, a.restored_at
           FROM public.timeseries_archive AS a
+          LEFT JOIN _tidemark.recorded_shapes(p_table) AS h ON a.audit_id >= h.since AND a.audit_id < h.until
+         CROSS JOIN LATERAL (SELECT _tidemark.in_todays_names(a.row, h.names) AS row) AS t
          CROSS JOIN LATERAL (
-                   SELECT jsonb_object_agg(c.name, a.row -> c.name) AS key
-                     FROM unnest(v_arguments[2]::text[]) AS c (name)
+                   SELECT jsonb_object_agg(c.name, t.row -> c.name) AS key FROM unnest(v_table.keys) AS c (name)
                ) AS k
-         WHERE a.table_name = v_arguments[1]
+         WHERE a.table_name = v_table.record_name
            AND a.deleted_at BETWEEN p_deleted_from AND p_deleted_to
-           AND a.row @> p_key
+           AND t.row @> p_key
          ORDER BY k.key, a.archive_id DESC
       ) AS d
      WHERE d.restored_at IS NULL;
@@ -85,8 +89,10 @@ BEGIN
     BEGIN
         -- Columns that the table got since then take their defaults, those that it lost are left out.
         FOR v_batch IN
-            SELECT c.columns, c.values, array_agg(a.archive_id) AS archive_ids
+            SELECT c.columns, c.values, array_agg(n.row) AS rows
               FROM public.timeseries_archive AS a
+              LEFT JOIN _tidemark.recorded_shapes(p_table) AS h ON a.audit_id >= h.since AND a.audit_id < h.until
+             CROSS JOIN LATERAL (SELECT _tidemark.in_todays_names(a.row, h.names) AS row) AS n
              CROSS JOIN LATERAL (
                        SELECT string_agg(quote_ident(t.attname), ', ' ORDER BY t.attnum) AS columns,
                               string_agg('r.' || quote_ident(t.attname), ', ' ORDER BY t.attnum) AS values
@@ -95,16 +101,16 @@ BEGIN
                           AND t.attnum > 0
                           AND NOT t.attisdropped
                           AND t.attgenerated = ''
-                          AND a.row ? t.attname
+                          AND n.row ? t.attname
                    ) AS c
              WHERE a.archive_id = ANY (v_archive_ids)
              GROUP BY c.columns, c.values
         LOOP
             EXECUTE format(
-                'INSERT INTO %1$s (%2$s) SELECT %3$s FROM public.timeseries_archive AS a '
-                'CROSS JOIN LATERAL jsonb_populate_record(NULL::%1$s, a.row) AS r WHERE a.archive_id = ANY ($1)',
+                'INSERT INTO %1$s (%2$s) SELECT %3$s FROM unnest($1) AS a (row) '
+                'CROSS JOIN LATERAL jsonb_populate_record(NULL::%1$s, a.row) AS r',
                 p_table::text, v_batch.columns, v_batch.values
-            ) USING v_batch.archive_ids;
+            ) USING v_batch.rows;
         END LOOP;
     EXCEPTION WHEN unique_violation THEN
         GET STACKED DIAGNOSTICS v_detail = PG_EXCEPTION_DETAIL;
@@ -114,11 +120,13 @@ BEGIN
             HINT = 'Delete the row that has the key now, or restore others only.';
     END;
     PERFORM set_config('tidemark.ingest_mode', v_mode, true);
+    PERFORM _tidemark.audit_shape(v_table.record_name, p_table); -- the entries have today's names
     PERFORM _tidemark.record_change(
-        v_arguments[1], 'insert', v_arguments[2]::text[], '{}', v_arguments[4]::text[], v_arguments[5] = 'reason', NULL,
-        a.row
+        v_table.record_name, 'insert', v_table.keys, '{}', v_table.secrets, v_arguments[5] = 'reason', NULL,
+        _tidemark.in_todays_names(a.row, h.names)
     )
        FROM public.timeseries_archive AS a
+       LEFT JOIN _tidemark.recorded_shapes(p_table) AS h ON a.audit_id >= h.since AND a.audit_id < h.until
       WHERE a.archive_id = ANY (v_archive_ids);
     RETURN cardinality(v_archive_ids);
 END
@@ -149,17 +157,20 @@ CREATE OR REPLACE FUNCTION _tidemark.record_chunk_drop(
     SET bytea_output = 'hex'
 AS $func$
 DECLARE
-    v_label CONSTANT text := _tidemark.label(p_hypertable);
+    v_label CONSTANT text := _tidemark.record_name(p_hypertable);
     v_is_kept CONSTANT boolean := EXISTS (
         SELECT FROM public.data_policies AS p WHERE p.relation = p_hypertable AND p.keep_dropped
     );
     v_reason CONSTANT text := coalesce(current_setting('tidemark.reason', true), '');
     v_secrets CONSTANT text[] := coalesce(
-        (_tidemark.audit_arguments(p_hypertable))[4]::text[], _tidemark.secret_columns()
+        (SELECT r.secrets FROM _tidemark.recorded_table(p_hypertable) AS r), _tidemark.secret_columns()
     );
     v_checksum text;
     v_audit_id bigint;
 BEGIN
+    IF _tidemark.audit_arguments(p_hypertable) IS NOT NULL THEN
+        PERFORM _tidemark.audit_shape(v_label, p_hypertable);
+    END IF;
     IF v_is_kept THEN
         EXECUTE format(
             'SELECT sum(_tidemark.row_digest(_tidemark.redact(to_jsonb(t.*), $1)))::text FROM %s AS t', p_chunk::text

@@ -152,11 +152,11 @@ COMMENT ON FUNCTION _tidemark.granted_privileges() IS
 
 DO $do$
 DECLARE
-    c_record_tables CONSTANT text[] := '{audit_tx,audit_log,audit_seals,timeseries_archive}';
+    c_record_tables CONSTANT text[] := '{audit_tx,audit_log,audit_seals,timeseries_archive,audit_shapes}';
     -- What the record does as its owner; everything else is done as tidemark_owner or as the caller.
     c_record_functions CONSTANT text[] := ARRAY[
-        'audit_statement', 'audit_hypertable_row', 'audit_truncate', 'record_snapshot', 'seal_audit', 'verify_audit',
-        'restore_archived', 'record_chunk_drop'
+        'audit_statement', 'audit_hypertable_row', 'audit_truncate', 'audit_columns', 'audit_shape', 'record_snapshot',
+        'seal_audit', 'verify_audit', 'restore_archived', 'record_chunk_drop'
     ];
     v_object record;
     v_maintenance CONSTANT text := coalesce(current_setting('tidemark.record_maintenance', true), '');
@@ -307,6 +307,8 @@ BEGIN
                 ('_tidemark', 'audit_statement', 'tidemark_owner'),
                 ('_tidemark', 'audit_hypertable_row', 'tidemark_owner'),
                 ('_tidemark', 'audit_truncate', 'tidemark_owner'),
+                ('_tidemark', 'audit_columns', 'tidemark_owner'),
+                ('_tidemark', 'audit_shape', 'tidemark_owner'),
                 ('_tidemark', 'record_snapshot', 'tidemark_owner'),
                 ('_tidemark', 'record_chunk_drop', 'tidemark_owner'),
                 ('_tidemark', 'take_number', 'tidemark_writer'), -- whoever may insert bars and quotes
@@ -320,6 +322,9 @@ BEGIN
     LOOP
         EXECUTE format('GRANT EXECUTE ON ROUTINE %s TO %s', v_object.name, v_object.grantees);
     END LOOP;
+
+    -- What the columns of tables are and were called, the catalogue says as much.
+    GRANT SELECT ON _tidemark.audit_shapes TO PUBLIC;
 
     -- The archive keeps what quality found of a deleted row, and brings it back.
     GRANT SELECT, INSERT ON public.quality_issues, public.anomalies TO tidemark_record;
