@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections import Counter
 from collections.abc import Callable
+from importlib.metadata import version
 from typing import Any
 
 import psycopg
@@ -24,6 +25,14 @@ What runs with nothing but `search_path` changed. `document` is a statement of t
 | application | line | kind | statement | outcome |
 |---|---|---|---|---|
 """
+ORM_HEADING = """
+## Through an ORM
+
+The models of [models/](models/) on each driver, an operation a row; what each does is in
+`tests/applications/test_orm.py`.
+
+"""
+_operations: dict[tuple[str, str, str], str] = {}
 _results: dict[tuple[str, int, str, str], str] = {}
 
 
@@ -31,6 +40,7 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line(
         "markers", "statement(application, line, title): answers that line of the application's document"
     )
+    config.addinivalue_line("markers", "operation(application, driver, title): what an application's ORM does")
 
 
 @pytest.hookimpl(hookwrapper=True)
@@ -43,6 +53,23 @@ def pytest_runtest_makereport(item: pytest.Item) -> Any:
         outcome = "not run" if report.skipped else report.outcome
         worst = ("passed", "not run", "failed")
         _results[key] = max(_results.get(key, "passed"), outcome, key=worst.index)
+    operation = item.get_closest_marker("operation")
+    if operation and (report.when == "call" or report.failed):
+        worst = ("passed", "failed")
+        _operations[operation.args] = max(_operations.get(operation.args, "passed"), report.outcome, key=worst.index)
+
+
+def operations_table() -> str:
+    """The table of applications and operations by driver, with the drivers' versions."""
+    drivers = list(dict.fromkeys(driver for _, driver, _ in _operations))
+    heads = [f"{driver} {version(driver + ('-binary' if driver == 'psycopg2' else ''))}" for driver in drivers]
+    rows = dict.fromkeys((application, title) for application, _, title in _operations)
+    lines = [f"SQLAlchemy {version('sqlalchemy')}.", "",
+             f"| application | operation | {' | '.join(heads)} |", f"|---|---|{'---|' * len(drivers)}"]
+    lines += [f"| {application} | {title} | " + " | ".join(
+        _operations.get((application, driver, title), "not run") for driver in drivers) + " |"
+        for application, title in sorted(rows, key=lambda row: APPLICATIONS.index(row[0]))]
+    return "\n".join(lines) + "\n"
 
 
 def pytest_terminal_summary(terminalreporter: Any) -> None:
@@ -54,7 +81,7 @@ def pytest_terminal_summary(terminalreporter: Any) -> None:
         PAGE.write_text(HEADING + "".join(
             f"| {application} | {line} | {kind} | `{title.replace('|', '¦')}` | {_results[key]} |\n"
             for key in order for application, line, title, kind in [key]
-        ))
+        ) + ORM_HEADING + operations_table())
     for application in APPLICATIONS:
         for kind in ("own", "document"):
             counts = Counter(_results[key] for key in order if key[0] == application and key[3] == kind)

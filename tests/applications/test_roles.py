@@ -89,3 +89,29 @@ def test_login_of_an_application_makes_nobody_an_administrator(use):
     with pytest.raises(errors.InsufficientPrivilege), connection.transaction():
         connection.execute(insert, (HASH, "ADMIN"))
     connection.execute(insert, (HASH, "USER"))
+
+
+def test_login_that_is_an_administrator_too_does_what_the_documents_services_do(use):
+    connection = use("buddy_ai")
+    connection.execute("CREATE ROLE application LOGIN BYPASSRLS IN ROLE tidemark_app, tidemark_writer, tidemark_admin")
+    connection.execute("SET LOCAL ROLE application")
+    connection.execute("INSERT INTO users (email, username, hashed_password, role) VALUES ('a@b.c', 'a', %s, 'ADMIN')",
+                       (HASH,))
+    assert connection.execute("UPDATE users SET role = 'PREMIUM' RETURNING role").fetchall() == [("PREMIUM",)]
+    assert connection.execute("SELECT count(*) > 0 FROM public.audit_log").fetchone() == (True,)
+    assert connection.execute("DELETE FROM users").rowcount == 1
+
+
+@pytest.mark.parametrize("role", ["tidemark_writer", "tidemark_admin"])
+def test_aggregates_are_refreshed_by_who_writes_and_who_administers(tx, role):
+    tx.execute(f"SET LOCAL ROLE {role}")
+    assert len(tx.execute("SELECT refresh_all_aggregates()").fetchall()) > 5
+
+
+def test_a_user_deletes_his_own_account_and_no_other(tx, add):
+    ann, _ = add("users", username="ann"), add("users", username="bob")
+    tx.execute("SELECT set_config('tidemark.user_id', %s, true)", [str(ann)])
+    tx.execute("SET LOCAL ROLE tidemark_app")
+    assert tx.execute("DELETE FROM users").rowcount == 1
+    tx.execute("RESET ROLE")
+    assert tx.execute("SELECT username FROM users").fetchall() == [("bob",)]

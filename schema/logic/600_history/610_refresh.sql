@@ -240,6 +240,7 @@ CREATE OR REPLACE FUNCTION public.refresh_all_aggregates()
     RETURNS TABLE (aggregate text, precomputed_to timestamptz, outcome text)
     LANGUAGE plpgsql
     VOLATILE
+    SECURITY DEFINER
     SET search_path = pg_catalog, pg_temp
 AS $func$
 DECLARE
@@ -276,5 +277,6 @@ BEGIN
     END LOOP;
 END
 $func$;
+REVOKE ALL ON FUNCTION public.refresh_all_aggregates() FROM public;
 COMMENT ON FUNCTION public.refresh_all_aggregates() IS
 'Refreshes all aggregates, or has the job that does so run now; one row per aggregate.';

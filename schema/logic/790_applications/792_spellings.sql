@@ -92,7 +92,7 @@ BEGIN
     ELSIF NEW.app_is_admin IS DISTINCT FROM OLD.app_is_admin AND (NEW.app_is_admin OR TG_OP = 'UPDATE') THEN
         NEW.role := CASE WHEN NEW.app_is_admin THEN 'admin' ELSE 'user' END;
     END IF;
-    IF NEW.role <> coalesce(OLD.role, 'user') AND NOT has_column_privilege('public.users', 'role', TG_OP) THEN
+    IF NEW.role <> coalesce(OLD.role, 'user') AND NOT has_column_privilege('public.users', 'role', 'UPDATE') THEN
         RAISE EXCEPTION USING ERRCODE = 'insufficient_privilege',
             MESSAGE = 'permission denied for column role of table users',
             DETAIL = 'What a user is allowed is decided by an administrator.', TABLE = 'users', COLUMN = 'role';

@@ -27,23 +27,8 @@ $func$;
 COMMENT ON FUNCTION _tidemark.says_do_nothing(text) IS
 'Whether the statement that runs says ON CONFLICT DO NOTHING; p_context is PG_CONTEXT in a trigger.';
 
--- A number of the table's own, for a row that is stored later than its number is told.
-CREATE OR REPLACE FUNCTION _tidemark.take_number(p_table regclass)
-    RETURNS bigint
-    LANGUAGE sql
-    VOLATILE
-    SECURITY DEFINER
-    SET search_path = pg_catalog, pg_temp
-AS $func$
-    SELECT CASE p_table
-        WHEN 'public.candles'::regclass THEN nextval('public.candles_id_seq')
-        WHEN 'public.quotes'::regclass THEN nextval('public.quotes_id_seq')
-        WHEN 'public.sentiment_data'::regclass THEN nextval('public.sentiment_data_sentiment_id_seq')
-    END;
-$func$;
-REVOKE ALL ON FUNCTION _tidemark.take_number(regclass) FROM public;
-COMMENT ON FUNCTION _tidemark.take_number(regclass) IS 'The next number of candles, quotes or sentiment_data.';
-
+-- Begins a statement's arrivals. Rows that wait as text have to be read as they were written, so a session that writes
+-- instants or figures in a way of its own has the usual one until the statement ends.
 CREATE OR REPLACE FUNCTION _tidemark.begin_arrivals()
     RETURNS trigger
     LANGUAGE plpgsql
@@ -52,10 +37,18 @@ CREATE OR REPLACE FUNCTION _tidemark.begin_arrivals()
 AS $func$
 DECLARE
     v_context text;
+    v_settings text := '';
 BEGIN
     GET DIAGNOSTICS v_context = PG_CONTEXT;
-    PERFORM set_config('tidemark.arrivals', '', true), set_config('tidemark.arrivals_count', '0', true),
-            set_config('tidemark.arriving_range', '', true),
+    IF current_setting('datestyle') !~ '^ISO' OR current_setting('extra_float_digits')::integer < 1 THEN
+        v_settings := concat(current_setting('datestyle'), '|', current_setting('extra_float_digits'));
+        PERFORM set_config('datestyle', 'ISO', true), set_config('extra_float_digits', '1', true);
+    END IF;
+    PERFORM set_config('tidemark.arrivals', '', true), set_config('tidemark.arrivals_before', '', true),
+            set_config('tidemark.arrivals_count', '0', true), set_config('tidemark.arriving_asset', '', true),
+            set_config('tidemark.arriving_range', '', true), set_config('tidemark.arrivals_meet', '', true),
+            set_config('tidemark.arrivals_first', '', true),
+            set_config('tidemark.arrivals_settings', v_settings, true),
             set_config('tidemark.on_conflict',
                        CASE WHEN _tidemark.says_do_nothing(v_context) THEN 'nothing' ELSE TG_ARGV[0] END, true);
     RETURN NULL;
@@ -64,7 +57,34 @@ $func$;
 COMMENT ON FUNCTION _tidemark.begin_arrivals() IS
 'Statement trigger of a view: finds out what a conflict means, and forgets what was gathered before.';
 
--- Adds a row to those that wait, as text.
+-- find_or_create_asset for the rows of a statement, which often name one asset after the other.
+CREATE OR REPLACE FUNCTION _tidemark.arriving_asset(
+    p_symbol text,
+    p_asset_type public.asset_type DEFAULT NULL,
+    p_otherwise public.asset_type DEFAULT NULL
+)
+    RETURNS uuid
+    LANGUAGE plpgsql
+    VOLATILE
+    SET search_path = pg_catalog, pg_temp
+AS $func$
+DECLARE
+    v_known CONSTANT text := current_setting('tidemark.arriving_asset');
+    v_asset_id uuid;
+BEGIN
+    IF v_known <> '' AND substr(v_known, 38) = concat(p_asset_type, ' ', p_symbol) THEN
+        RETURN left(v_known, 36)::uuid;
+    END IF;
+    v_asset_id := _tidemark.find_or_create_asset(p_symbol, p_asset_type, p_otherwise);
+    PERFORM set_config('tidemark.arriving_asset', concat(v_asset_id, ' ', p_asset_type, ' ', p_symbol), true);
+    RETURN v_asset_id;
+END
+$func$;
+COMMENT ON FUNCTION _tidemark.arriving_asset(text, public.asset_type, public.asset_type) IS
+'Asset of a symbol in a statement that inserts through a view; remembers the last one.';
+
+-- Adds a row to those that wait, as text. Two settings, because each addition copies what is there: a short one, and a
+-- long one to which that is added when there are 25.
 CREATE OR REPLACE FUNCTION _tidemark.gather(p_row text)
     RETURNS integer
     LANGUAGE plpgsql
@@ -73,11 +93,16 @@ CREATE OR REPLACE FUNCTION _tidemark.gather(p_row text)
 AS $func$
 DECLARE
     v_count CONSTANT integer := current_setting('tidemark.arrivals_count')::integer + 1;
+    v_rows CONSTANT text := concat(current_setting('tidemark.arrivals'), chr(30), p_row);
 BEGIN
-    PERFORM set_config('tidemark.arrivals',
-                       CASE WHEN v_count = 1 THEN p_row
-                            ELSE concat(current_setting('tidemark.arrivals'), chr(30), p_row) END, true),
-            set_config('tidemark.arrivals_count', v_count::text, true);
+    IF v_count % 25 = 0 THEN
+        PERFORM set_config('tidemark.arrivals_before',
+                           concat(current_setting('tidemark.arrivals_before'), v_rows), true),
+                set_config('tidemark.arrivals', '', true), set_config('tidemark.arrivals_count', v_count::text, true);
+    ELSE
+        PERFORM set_config('tidemark.arrivals', v_rows, true),
+                set_config('tidemark.arrivals_count', v_count::text, true);
+    END IF;
     RETURN v_count;
 END
 $func$;
@@ -91,10 +116,13 @@ CREATE OR REPLACE FUNCTION _tidemark.hand_over()
     SET search_path = pg_catalog, pg_temp
 AS $func$
 DECLARE
-    v_rows CONSTANT text := current_setting('tidemark.arrivals');
+    v_rows CONSTANT text := concat(
+        current_setting('tidemark.arrivals_before'), current_setting('tidemark.arrivals')
+    );
 BEGIN
-    PERFORM set_config('tidemark.arrivals', '', true), set_config('tidemark.arrivals_count', '0', true);
-    RETURN CASE WHEN v_rows = '' THEN '{}' ELSE string_to_array(v_rows, chr(30)) END;
+    PERFORM set_config('tidemark.arrivals', '', true), set_config('tidemark.arrivals_before', '', true),
+            set_config('tidemark.arrivals_count', '0', true);
+    RETURN string_to_array(substr(v_rows, 2), chr(30)); -- each begins with the mark
 END
 $func$;
 COMMENT ON FUNCTION _tidemark.hand_over() IS 'The rows that wait to be stored; from then on none waits.';
@@ -105,11 +133,10 @@ CREATE OR REPLACE FUNCTION _tidemark.store_bars()
     LANGUAGE plpgsql
     VOLATILE
     SET search_path = pg_catalog, pg_temp
-    SET datestyle = 'ISO, MDY'
-    SET extra_float_digits = 1
 AS $func$
 DECLARE
     v_rows CONSTANT public.candles[] := _tidemark.hand_over()::public.candles[];
+    v_stored bigint;
 BEGIN
     IF current_setting('tidemark.on_conflict') = 'refuse' THEN
         INSERT INTO public.candles (
@@ -117,71 +144,99 @@ BEGIN
         )
         SELECT r.asset_id, r.interval, r.ts, r.open, r.high, r.low, r.close, r.volume, r.source_id, r.ingested_at, r.id
           FROM unnest(v_rows) AS r;
-    ELSE
-        INSERT INTO public.candles AS c (
+        RETURN;
+    END IF;
+    -- Bars that are new, as most are, need none of what an update sets in motion.
+    IF current_setting('tidemark.arrivals_meet') = '' THEN
+        INSERT INTO public.candles (
             asset_id, interval, ts, open, high, low, close, volume, source_id, ingested_at, id
         )
-        SELECT DISTINCT ON (r.asset_id, r.interval, r.ts)
-               r.asset_id, r.interval, r.ts, r.open, r.high, r.low, r.close, r.volume, r.source_id, r.ingested_at, r.id
-          FROM unnest(v_rows) WITH ORDINALITY AS r (
-                   asset_id, interval, ts, open, high, low, close, volume, trades, vwap, source_id, quality_score,
-                   is_anomaly, is_excluded, ingested_at, id, place
-               )
-         ORDER BY r.asset_id, r.interval, r.ts, r.place DESC -- the later of two
-        ON CONFLICT (asset_id, interval, ts) DO UPDATE
-           SET open = EXCLUDED.open, high = EXCLUDED.high, low = EXCLUDED.low, close = EXCLUDED.close,
-               volume = EXCLUDED.volume, source_id = coalesce(EXCLUDED.source_id, c.source_id), id = EXCLUDED.id;
+        SELECT r.asset_id, r.interval, r.ts, r.open, r.high, r.low, r.close, r.volume, r.source_id, r.ingested_at, r.id
+          FROM unnest(v_rows) AS r
+        ON CONFLICT (asset_id, interval, ts) DO NOTHING;
+        GET DIAGNOSTICS v_stored = ROW_COUNT;
+        IF v_stored = cardinality(v_rows) THEN
+            RETURN;
+        END IF;
     END IF;
+    INSERT INTO public.candles AS c (
+        asset_id, interval, ts, open, high, low, close, volume, source_id, ingested_at, id
+    )
+    SELECT DISTINCT ON (r.asset_id, r.interval, r.ts)
+           r.asset_id, r.interval, r.ts, r.open, r.high, r.low, r.close, r.volume, r.source_id, r.ingested_at, r.id
+      FROM unnest(v_rows) WITH ORDINALITY AS r (
+               asset_id, interval, ts, open, high, low, close, volume, trades, vwap, source_id, quality_score,
+               is_anomaly, is_excluded, ingested_at, id, place
+           )
+     ORDER BY r.asset_id, r.interval, r.ts, r.place DESC -- the later of two
+    ON CONFLICT (asset_id, interval, ts) DO UPDATE
+       SET open = EXCLUDED.open, high = EXCLUDED.high, low = EXCLUDED.low, close = EXCLUDED.close,
+           volume = EXCLUDED.volume, source_id = coalesce(EXCLUDED.source_id, c.source_id), id = EXCLUDED.id;
 END
 $func$;
-COMMENT ON FUNCTION _tidemark.store_bars() IS 'Stores the bars that wait, in one statement.';
+COMMENT ON FUNCTION _tidemark.store_bars() IS 'Stores the bars that wait, in one statement where they are new.';
 
--- Takes in a bar and returns the number that it has, or will have when it is stored; NULL where it is passed over.
+-- Takes in a bar and returns the number that it has, or will have when it is stored; NULL where it is passed over. The
+-- first of a statement, which is mostly the only one, is stored at once.
 CREATE OR REPLACE FUNCTION _tidemark.take_bar(p_bar public.candles)
     RETURNS bigint
     LANGUAGE plpgsql
     VOLATILE
     SET search_path = pg_catalog, pg_temp
-    SET datestyle = 'ISO, MDY'
-    SET extra_float_digits = 1
 AS $func$
 DECLARE
-    v_id bigint := p_bar.id;
-    v_series CONSTANT text := concat(p_bar.asset_id, ' ', p_bar.interval);
+    v_id bigint;
+    v_on_conflict CONSTANT text := current_setting('tidemark.on_conflict');
+    v_series text;
     v_range text[];
 BEGIN
     p_bar.ingested_at := coalesce(p_bar.ingested_at, now());
-    IF current_setting('tidemark.on_conflict') = 'nothing' THEN
-        INSERT INTO public.candles AS c (
-            asset_id, interval, ts, open, high, low, close, volume, source_id, ingested_at, id
-        )
-        VALUES (
-            p_bar.asset_id, p_bar.interval, p_bar.ts, p_bar.open, p_bar.high, p_bar.low, p_bar.close, p_bar.volume,
-            p_bar.source_id, p_bar.ingested_at, coalesce(v_id, _tidemark.take_number('public.candles'))
-        )
-        ON CONFLICT (asset_id, interval, ts) DO NOTHING
-        RETURNING c.id INTO v_id;
-        RETURN CASE WHEN FOUND THEN v_id END;
-    END IF;
-    -- A bar that is there keeps its number. Of the second and later bars of a statement most lie outside what is there.
-    IF v_id IS NULL AND current_setting('tidemark.on_conflict') = 'replace' THEN
-        IF current_setting('tidemark.arrivals_count') <> '0' THEN
-            v_range := string_to_array(current_setting('tidemark.arriving_range'), '|');
-            IF v_range[1] IS DISTINCT FROM v_series THEN
-                SELECT ARRAY[v_series, min(c.ts)::text, max(c.ts)::text] INTO v_range
-                  FROM public.candles AS c
-                 WHERE c.asset_id = p_bar.asset_id AND c.interval = p_bar.interval;
-                PERFORM set_config('tidemark.arriving_range', array_to_string(v_range, '|'), true);
+    IF v_on_conflict = 'nothing' OR (v_on_conflict = 'replace' AND current_setting('tidemark.arrivals_first') = '') THEN
+        PERFORM set_config('tidemark.arrivals_first', 'stored', true);
+        LOOP
+            INSERT INTO public.candles AS c (
+                asset_id, interval, ts, open, high, low, close, volume, source_id, ingested_at, id
+            )
+            VALUES (
+                p_bar.asset_id, p_bar.interval, p_bar.ts, p_bar.open, p_bar.high, p_bar.low, p_bar.close, p_bar.volume,
+                p_bar.source_id, p_bar.ingested_at, coalesce(p_bar.id, nextval('public.candles_id_seq'))
+            )
+            ON CONFLICT (asset_id, interval, ts) DO NOTHING
+            RETURNING c.id INTO v_id;
+            IF v_id IS NOT NULL OR v_on_conflict = 'nothing' THEN
+                RETURN v_id;
             END IF;
+            UPDATE public.candles AS c
+               SET open = p_bar.open, high = p_bar.high, low = p_bar.low, close = p_bar.close, volume = p_bar.volume,
+                   source_id = coalesce(p_bar.source_id, c.source_id), id = coalesce(p_bar.id, c.id)
+             WHERE c.asset_id = p_bar.asset_id AND c.interval = p_bar.interval AND c.ts = p_bar.ts
+            RETURNING c.id INTO v_id;
+            IF v_id IS NOT NULL THEN
+                RETURN v_id;
+            END IF; -- else somebody deleted it meanwhile
+        END LOOP;
+    END IF;
+    -- A bar that is there keeps its number. Most of a statement's lie outside what is there.
+    IF v_on_conflict = 'replace' AND p_bar.id IS NULL THEN
+        v_series := concat(p_bar.asset_id, ' ', p_bar.interval);
+        v_range := string_to_array(current_setting('tidemark.arriving_range'), '|');
+        IF v_range[1] IS DISTINCT FROM v_series THEN
+            SELECT ARRAY[v_series, min(c.ts)::text, max(c.ts)::text] INTO v_range
+              FROM public.candles AS c
+             WHERE c.asset_id = p_bar.asset_id AND c.interval = p_bar.interval;
+            PERFORM set_config('tidemark.arriving_range', array_to_string(v_range, '|'), true);
         END IF;
-        IF v_range IS NULL OR p_bar.ts BETWEEN v_range[2]::timestamptz AND v_range[3]::timestamptz THEN
-            SELECT c.id INTO v_id
+        IF p_bar.ts BETWEEN v_range[2]::timestamptz AND v_range[3]::timestamptz THEN
+            SELECT c.id INTO p_bar.id
               FROM public.candles AS c
              WHERE c.asset_id = p_bar.asset_id AND c.interval = p_bar.interval AND c.ts = p_bar.ts;
+            IF FOUND THEN
+                PERFORM set_config('tidemark.arrivals_meet', 'a row', true);
+            END IF;
         END IF;
     END IF;
-    p_bar.id := coalesce(v_id, _tidemark.take_number('public.candles'));
-    IF _tidemark.gather(p_bar::text) >= 400 THEN
+    p_bar.id := coalesce(p_bar.id, nextval('public.candles_id_seq'));
+    IF _tidemark.gather(p_bar::text) >= 2000 THEN
         PERFORM _tidemark.store_bars();
     END IF;
     RETURN p_bar.id;
@@ -190,18 +245,68 @@ $func$;
 COMMENT ON FUNCTION _tidemark.take_bar(public.candles) IS
 'Takes in a bar from a view; returns its number, NULL where it is passed over.';
 
+-- Stores bars given as arrays, in one statement; one that is there is replaced. NULL for an array: no such figures.
+-- Returns how many bars were stored.
+CREATE OR REPLACE FUNCTION _tidemark.upsert_bars(
+    p_asset_ids uuid[],
+    p_intervals public.candle_interval[],
+    p_ts timestamptz[],
+    p_open double precision[],
+    p_high double precision[],
+    p_low double precision[],
+    p_close double precision[],
+    p_volume double precision[]
+)
+    RETURNS bigint
+    LANGUAGE plpgsql
+    VOLATILE
+    SET search_path = pg_catalog, pg_temp
+AS $func$
+DECLARE
+    v_count bigint;
+BEGIN
+    INSERT INTO public.candles AS c (asset_id, interval, ts, open, high, low, close, volume)
+    SELECT DISTINCT ON (r.asset_id, r.interval, r.ts)
+           r.asset_id, r.interval, r.ts, r.open, r.high, r.low, r.close, r.volume
+      FROM unnest(p_asset_ids, p_intervals, p_ts, p_open, p_high, p_low, p_close, p_volume) WITH ORDINALITY
+           AS r (asset_id, interval, ts, open, high, low, close, volume, place)
+     ORDER BY r.asset_id, r.interval, r.ts, r.place DESC -- the later of two
+    ON CONFLICT (asset_id, interval, ts) DO UPDATE
+       SET open = EXCLUDED.open, high = EXCLUDED.high, low = EXCLUDED.low, close = EXCLUDED.close,
+           volume = EXCLUDED.volume;
+    GET DIAGNOSTICS v_count = ROW_COUNT;
+    RETURN v_count;
+END
+$func$;
+COMMENT ON FUNCTION _tidemark.upsert_bars(
+    uuid [], public.candle_interval [], timestamptz [], double precision [], double precision [], double precision [],
+    double precision [], double precision []
+) IS 'Stores bars given as arrays, in one statement; one that is there is replaced. Returns how many.';
+
 -- Quotes, in the same way.
 CREATE OR REPLACE FUNCTION _tidemark.store_quotes()
     RETURNS void
     LANGUAGE plpgsql
     VOLATILE
     SET search_path = pg_catalog, pg_temp
-    SET datestyle = 'ISO, MDY'
-    SET extra_float_digits = 1
 AS $func$
 DECLARE
     v_rows CONSTANT public.quotes[] := _tidemark.hand_over()::public.quotes[];
+    v_stored bigint;
 BEGIN
+    IF current_setting('tidemark.arrivals_meet') = '' THEN
+        INSERT INTO public.quotes (
+            asset_id, ts, price, open_price, high, low, close, volume, change_24h, change_percent_24h, id
+        )
+        SELECT r.asset_id, r.ts, r.price, r.open_price, r.high, r.low, r.close, r.volume, r.change_24h,
+               r.change_percent_24h, r.id
+          FROM unnest(v_rows) AS r
+        ON CONFLICT (asset_id, ts) DO NOTHING;
+        GET DIAGNOSTICS v_stored = ROW_COUNT;
+        IF v_stored = cardinality(v_rows) THEN
+            RETURN;
+        END IF;
+    END IF;
     INSERT INTO public.quotes AS q (
         asset_id, ts, price, open_price, high, low, close, volume, change_24h, change_percent_24h, id
     )
@@ -219,49 +324,65 @@ BEGIN
            change_percent_24h = EXCLUDED.change_percent_24h, id = EXCLUDED.id;
 END
 $func$;
-COMMENT ON FUNCTION _tidemark.store_quotes() IS 'Stores the quotes that wait, in one statement.';
+COMMENT ON FUNCTION _tidemark.store_quotes() IS 'Stores the quotes that wait, in one statement where they are new.';
 
 CREATE OR REPLACE FUNCTION _tidemark.take_quote(p_quote public.quotes)
     RETURNS bigint
     LANGUAGE plpgsql
     VOLATILE
     SET search_path = pg_catalog, pg_temp
-    SET datestyle = 'ISO, MDY'
-    SET extra_float_digits = 1
 AS $func$
 DECLARE
-    v_id bigint := p_quote.id;
+    v_id bigint;
+    v_on_conflict CONSTANT text := current_setting('tidemark.on_conflict');
     v_range text[];
 BEGIN
-    IF current_setting('tidemark.on_conflict') = 'nothing' THEN
-        INSERT INTO public.quotes AS q (
-            asset_id, ts, price, open_price, high, low, close, volume, change_24h, change_percent_24h, id
-        )
-        VALUES (
-            p_quote.asset_id, p_quote.ts, p_quote.price, p_quote.open_price, p_quote.high, p_quote.low, p_quote.close,
-            p_quote.volume, p_quote.change_24h, p_quote.change_percent_24h,
-            coalesce(v_id, _tidemark.take_number('public.quotes'))
-        )
-        ON CONFLICT (asset_id, ts) DO NOTHING
-        RETURNING q.id INTO v_id;
-        RETURN CASE WHEN FOUND THEN v_id END;
+    IF v_on_conflict = 'nothing' OR current_setting('tidemark.arrivals_first') = '' THEN
+        PERFORM set_config('tidemark.arrivals_first', 'stored', true);
+        LOOP
+            INSERT INTO public.quotes AS q (
+                asset_id, ts, price, open_price, high, low, close, volume, change_24h, change_percent_24h, id
+            )
+            VALUES (
+                p_quote.asset_id, p_quote.ts, p_quote.price, p_quote.open_price, p_quote.high, p_quote.low,
+                p_quote.close, p_quote.volume, p_quote.change_24h, p_quote.change_percent_24h,
+                coalesce(p_quote.id, nextval('public.quotes_id_seq'))
+            )
+            ON CONFLICT (asset_id, ts) DO NOTHING
+            RETURNING q.id INTO v_id;
+            IF v_id IS NOT NULL OR v_on_conflict = 'nothing' THEN
+                RETURN v_id;
+            END IF;
+            UPDATE public.quotes AS q
+               SET price = p_quote.price, open_price = p_quote.open_price, high = p_quote.high, low = p_quote.low,
+                   close = p_quote.close, volume = p_quote.volume, change_24h = p_quote.change_24h,
+                   change_percent_24h = p_quote.change_percent_24h, id = coalesce(p_quote.id, q.id)
+             WHERE q.asset_id = p_quote.asset_id AND q.ts = p_quote.ts
+            RETURNING q.id INTO v_id;
+            IF v_id IS NOT NULL THEN
+                RETURN v_id;
+            END IF;
+        END LOOP;
     END IF;
-    IF v_id IS NULL THEN
-        IF current_setting('tidemark.arrivals_count') <> '0' THEN
-            v_range := string_to_array(current_setting('tidemark.arriving_range'), '|');
-            IF v_range[1] IS DISTINCT FROM p_quote.asset_id::text THEN
-                SELECT ARRAY[p_quote.asset_id::text, min(q.ts)::text, max(q.ts)::text] INTO v_range
-                  FROM public.quotes AS q
-                 WHERE q.asset_id = p_quote.asset_id;
-                PERFORM set_config('tidemark.arriving_range', array_to_string(v_range, '|'), true);
+    IF p_quote.id IS NULL THEN
+        v_range := string_to_array(current_setting('tidemark.arriving_range'), '|');
+        IF v_range[1] IS DISTINCT FROM p_quote.asset_id::text THEN
+            SELECT ARRAY[p_quote.asset_id::text, min(q.ts)::text, max(q.ts)::text] INTO v_range
+              FROM public.quotes AS q
+             WHERE q.asset_id = p_quote.asset_id;
+            PERFORM set_config('tidemark.arriving_range', array_to_string(v_range, '|'), true);
+        END IF;
+        IF p_quote.ts BETWEEN v_range[2]::timestamptz AND v_range[3]::timestamptz THEN
+            SELECT q.id INTO p_quote.id
+              FROM public.quotes AS q
+             WHERE q.asset_id = p_quote.asset_id AND q.ts = p_quote.ts;
+            IF FOUND THEN
+                PERFORM set_config('tidemark.arrivals_meet', 'a row', true);
             END IF;
         END IF;
-        IF v_range IS NULL OR p_quote.ts BETWEEN v_range[2]::timestamptz AND v_range[3]::timestamptz THEN
-            SELECT q.id INTO v_id FROM public.quotes AS q WHERE q.asset_id = p_quote.asset_id AND q.ts = p_quote.ts;
-        END IF;
     END IF;
-    p_quote.id := coalesce(v_id, _tidemark.take_number('public.quotes'));
-    IF _tidemark.gather(p_quote::text) >= 400 THEN
+    p_quote.id := coalesce(p_quote.id, nextval('public.quotes_id_seq'));
+    IF _tidemark.gather(p_quote::text) >= 2000 THEN
         PERFORM _tidemark.store_quotes();
     END IF;
     RETURN p_quote.id;
@@ -276,8 +397,6 @@ CREATE OR REPLACE FUNCTION _tidemark.store_texts()
     LANGUAGE plpgsql
     VOLATILE
     SET search_path = pg_catalog, pg_temp
-    SET datestyle = 'ISO, MDY'
-    SET extra_float_digits = 1
 AS $func$
 BEGIN
     INSERT INTO public.sentiment_data (
@@ -294,12 +413,10 @@ CREATE OR REPLACE FUNCTION _tidemark.take_text(p_text public.sentiment_data)
     LANGUAGE plpgsql
     VOLATILE
     SET search_path = pg_catalog, pg_temp
-    SET datestyle = 'ISO, MDY'
-    SET extra_float_digits = 1
 AS $func$
 BEGIN
-    p_text.sentiment_id := coalesce(p_text.sentiment_id, _tidemark.take_number('public.sentiment_data'));
-    IF _tidemark.gather(p_text::text) >= 400 THEN
+    p_text.sentiment_id := coalesce(p_text.sentiment_id, nextval('public.sentiment_data_sentiment_id_seq'));
+    IF _tidemark.gather(p_text::text) >= 2000 THEN
         PERFORM _tidemark.store_texts();
     END IF;
     RETURN p_text.sentiment_id;
@@ -314,6 +431,8 @@ CREATE OR REPLACE FUNCTION _tidemark.end_arrivals()
     VOLATILE
     SET search_path = pg_catalog, pg_temp
 AS $func$
+DECLARE
+    v_settings CONSTANT text[] := string_to_array(current_setting('tidemark.arrivals_settings'), '|');
 BEGIN
     IF current_setting('tidemark.arrivals_count') <> '0' THEN
         CASE TG_ARGV[0]
@@ -321,6 +440,9 @@ BEGIN
             WHEN 'quotes' THEN PERFORM _tidemark.store_quotes();
             WHEN 'texts' THEN PERFORM _tidemark.store_texts();
         END CASE;
+    END IF;
+    IF v_settings[1] <> '' THEN
+        PERFORM set_config('datestyle', v_settings[1], true), set_config('extra_float_digits', v_settings[2], true);
     END IF;
     RETURN NULL;
 END

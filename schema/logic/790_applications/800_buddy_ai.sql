@@ -71,7 +71,7 @@ DECLARE
     v_asset_id uuid;
 BEGIN
     IF TG_OP = 'INSERT' THEN
-        v_quote.asset_id := _tidemark.find_or_create_asset(NEW.symbol, _tidemark.asset_class(NEW.market));
+        v_quote.asset_id := _tidemark.arriving_asset(NEW.symbol, _tidemark.asset_class(NEW.market));
         v_quote.ts := coalesce(NEW.timestamp, now());
         v_quote.price := NEW.price;
         v_quote.open_price := NEW.open_price;
@@ -146,7 +146,7 @@ DECLARE
     v_asset_id uuid;
 BEGIN
     IF TG_OP = 'INSERT' THEN
-        v_bar.asset_id := _tidemark.find_or_create_asset(NEW.symbol, _tidemark.asset_class(NEW.market));
+        v_bar.asset_id := _tidemark.arriving_asset(NEW.symbol, _tidemark.asset_class(NEW.market));
         v_bar.interval := NEW.timeframe::public.candle_interval;
         v_bar.ts := NEW.timestamp;
         v_bar.open := NEW.open;
@@ -186,6 +186,42 @@ END
 $func$;
 COMMENT ON FUNCTION buddy_ai.write_ohlcv_data() IS
 'INSTEAD OF trigger: writes ohlcv_data to public.candles; a bar that is there already is 23505.';
+
+-- ohlcv_data refuses a bar that is there already, and a view takes no ON CONFLICT … DO UPDATE: this does, for as many
+-- bars as the arrays have. Returns how many it stored.
+CREATE OR REPLACE FUNCTION buddy_ai.upsert_ohlcv_data(
+    symbol text[], -- named as the columns are, because callers know those
+    market text[],
+    timeframe text[],
+    "timestamp" timestamptz[],
+    open double precision[] DEFAULT NULL,
+    high double precision[] DEFAULT NULL,
+    low double precision[] DEFAULT NULL,
+    close double precision[] DEFAULT NULL,
+    volume double precision[] DEFAULT NULL
+)
+    RETURNS bigint
+    LANGUAGE sql
+    VOLATILE
+    SET search_path = pg_catalog, pg_temp
+AS $func$
+    WITH asset AS MATERIALIZED (
+        SELECT n.symbol, n.market,
+               _tidemark.find_or_create_asset(n.symbol, _tidemark.asset_class(n.market)) AS asset_id
+          FROM (SELECT DISTINCT u.symbol, u.market FROM unnest($1, $2) AS u (symbol, market)) AS n
+    )
+    SELECT _tidemark.upsert_bars(
+               (SELECT array_agg(a.asset_id ORDER BY u.place)
+                  FROM unnest($1, $2) WITH ORDINALITY AS u (symbol, market, place)
+                  JOIN asset AS a ON (a.symbol, a.market) = (u.symbol, u.market)),
+               $3::public.candle_interval[], $4, $5, $6, $7, $8, $9
+           );
+$func$;
+COMMENT ON FUNCTION buddy_ai.upsert_ohlcv_data(
+    text [], text [], text [], timestamptz [], double precision [], double precision [], double precision [],
+    double precision [], double precision []
+) IS
+'INSERT INTO ohlcv_data … ON CONFLICT (symbol, market, timeframe, timestamp) DO UPDATE, from arrays; returns how many.';
 
 CREATE OR REPLACE VIEW buddy_ai.predictions WITH (security_invoker = true) AS
 SELECT p.prediction_no AS id,

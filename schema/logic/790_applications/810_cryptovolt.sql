@@ -72,7 +72,7 @@ DECLARE
     v_asset_id uuid;
 BEGIN
     IF TG_OP = 'INSERT' THEN
-        v_bar.asset_id := _tidemark.find_or_create_asset(NEW.symbol, p_otherwise => 'crypto');
+        v_bar.asset_id := _tidemark.arriving_asset(NEW.symbol, p_otherwise => 'crypto');
         v_bar.interval := cryptovolt.bar_interval();
         v_bar.ts := NEW.timestamp AT TIME ZONE 'UTC';
         v_bar.open := NEW.open_price;
@@ -80,7 +80,9 @@ BEGIN
         v_bar.low := NEW.low_price;
         v_bar.close := NEW.close_price;
         v_bar.volume := NEW.volume;
-        v_bar.source_id := _tidemark.find_or_create_source(NEW.source, v_bar.asset_id, v_bar.interval);
+        IF NEW.source IS NOT NULL THEN
+            v_bar.source_id := _tidemark.find_or_create_source(NEW.source, v_bar.asset_id, v_bar.interval);
+        END IF;
         NEW.created_at := coalesce(NEW.created_at, now() AT TIME ZONE 'UTC');
         v_bar.ingested_at := NEW.created_at AT TIME ZONE 'UTC';
         v_bar.id := NEW.data_id;
@@ -160,7 +162,7 @@ BEGIN
     NEW.timestamp := coalesce(NEW.timestamp, now() AT TIME ZONE 'UTC');
     NEW.created_at := coalesce(NEW.created_at, now() AT TIME ZONE 'UTC');
     NEW.extra_data := coalesce(NEW.extra_data, '{}');
-    v_text.asset_id := _tidemark.find_or_create_asset(NEW.symbol, p_otherwise => 'crypto');
+    v_text.asset_id := _tidemark.arriving_asset(NEW.symbol, p_otherwise => 'crypto');
     v_text.ts := NEW.timestamp AT TIME ZONE 'UTC';
     v_text.sentiment_id := NEW.sentiment_id;
     v_text.source := NEW.source;

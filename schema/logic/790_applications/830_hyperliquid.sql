@@ -129,7 +129,7 @@ DECLARE
     v_asset_id uuid;
 BEGIN
     IF TG_OP = 'INSERT' THEN
-        v_bar.asset_id := _tidemark.find_or_create_asset(NEW.asset, p_otherwise => 'crypto');
+        v_bar.asset_id := _tidemark.arriving_asset(NEW.asset, p_otherwise => 'crypto');
         v_bar.interval := NEW.timeframe::public.candle_interval;
         v_bar.ts := NEW.timestamp;
         v_bar.open := NEW.open;

@@ -63,7 +63,7 @@ AS $func$
         SELECT 'tidemark_' || r.role, to_regclass('public.' || quote_ident(t.table_name)), p.privilege, r.only_columns,
                r.except_columns
           FROM (VALUES
-                ('app', '{users}'::text[], '{SELECT}'::text[], NULL::text[], '{}'::text[]),
+                ('app', '{users}'::text[], '{SELECT,DELETE}'::text[], NULL::text[], '{}'::text[]),
                 -- What a user is allowed is decided by an administrator.
                 ('app', '{users}', '{INSERT,UPDATE}', NULL, '{role,user_no}'),
                 ('app', '{assets}', '{INSERT}', NULL, '{}'), -- a symbol that nobody has named before
@@ -301,6 +301,7 @@ BEGIN
         SELECT p.oid::regprocedure::text AS name, g.grantees
           FROM (VALUES
                 ('public', 'find_login', 'tidemark_app'),
+                ('public', 'refresh_all_aggregates', 'tidemark_writer, tidemark_admin'),
                 ('public', 'restore_archived', 'tidemark_admin'),
                 ('public', 'seal_audit', 'tidemark_admin'),
                 ('public', 'verify_audit', 'tidemark_admin'),
@@ -311,8 +312,7 @@ BEGIN
                 ('_tidemark', 'audit_shape', 'tidemark_owner'),
                 ('_tidemark', 'record_snapshot', 'tidemark_owner'),
                 ('_tidemark', 'record_chunk_drop', 'tidemark_owner'),
-                ('_tidemark', 'take_number', 'tidemark_writer'), -- whoever may insert bars and quotes
-                ('_tidemark', 'hold_back_chunks', 'tidemark_writer, tidemark_app'), -- and assets
+                ('_tidemark', 'hold_back_chunks', 'tidemark_writer, tidemark_app'), -- whoever may insert assets
                 -- The aggregates of the Apache-2 edition ask these whoever reads them.
                 ('_tidemark', 'rollup_watermark', 'tidemark_admin, tidemark_writer, tidemark_app, tidemark_reader'),
                 ('_tidemark', 'stale_buckets', 'tidemark_admin, tidemark_writer, tidemark_app, tidemark_reader'),
@@ -325,6 +325,9 @@ BEGIN
 
     -- What the columns of tables are and were called, the catalogue says as much.
     GRANT SELECT ON _tidemark.audit_shapes TO PUBLIC;
+    -- Rows that come through a view are numbered before they are stored.
+    GRANT USAGE ON SEQUENCE public.candles_id_seq, public.quotes_id_seq, public.sentiment_data_sentiment_id_seq
+    TO tidemark_writer;
 
     -- The archive keeps what quality found of a deleted row, and brings it back.
     GRANT SELECT, INSERT ON public.quality_issues, public.anomalies TO tidemark_record;
