@@ -44,5 +44,4 @@ DROP TABLE _tidemark.rollup_frozen;
 DROP TABLE _tidemark.rollup_chunks;
 DROP TABLE _tidemark.rollup_sources;
 DROP TABLE _tidemark.rollups;
-DROP FUNCTION IF EXISTS _tidemark.figure(double precision);
 """)]

@@ -453,6 +453,26 @@ def _chunk_progress(label: str) -> Iterator[lifecycle.Progress]:
 
 
 @main.command()
+@click.argument("hypertable", required=False)
+@yes_option
+def rechunk(hypertable: str | None, yes: bool) -> None:
+    """Put chunks that are too small together and divide those that are too large; shows them first, and asks."""
+    with database() as connection:
+        groups = lifecycle.rechunk_plan(connection, hypertable)
+        table(["hypertable", "from", "to", "rows", "chunks", "become"], [
+            [g.hypertable, f"{g.range_start:%Y-%m-%d}", f"{g.range_end:%Y-%m-%d}", g.rows, g.chunks, g.pieces]
+            for g in groups
+        ])
+        if not groups:
+            click.echo("all chunks fit their data")
+            return
+        _agree(f"Replace {sum(g.chunks for g in groups)} chunks by {sum(g.pieces for g in groups)}?", yes)
+        with _chunk_progress("rechunking") as progress:
+            moved = lifecycle.rechunk(connection, groups, progress)
+        click.echo(f"moved {moved} rows")
+
+
+@main.command()
 def maintain() -> None:
     """Refresh, compress and drop what is due, one run at a time; for cron, as often as every minute."""
     with database() as connection:

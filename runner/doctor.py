@@ -29,6 +29,7 @@ LIMITS: dict[str, Any] = {
     "share_of_connections": 0.8,
     "share_of_locks": 0.5,
     "share_of_sequence": 0.8,
+    "spare_chunks": 100,
     "data_per_buffer": 8,  # how often shared_buffers goes into the database
     "dead_rows": 10_000,
     "dead_share": 0.2,

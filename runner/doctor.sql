@@ -120,6 +120,18 @@ SELECT 'warning' AS severity,
        ) AS h
  WHERE h.locks > h.sessions * h.per_session * current_setting('doctor.share_of_locks')::float8;
 
+-- name: chunks
+-- needs: public.data_policies
+-- Every chunk is a table with all indexes: planning takes longer than reading where there are hundreds of small ones.
+SELECT 'warning' AS severity,
+       format('%s chunks of %s, with %s rows, do not fit them: %s would', sum(p.chunk_count),
+              _tidemark.label(p.hypertable), sum(p.row_count), sum(cardinality(p.pieces))) AS found,
+       format('tidemark rechunk %s', _tidemark.label(p.hypertable)) AS advice
+  FROM public.rechunk_plan() AS p
+ GROUP BY p.hypertable
+HAVING abs(sum(p.chunk_count) - sum(cardinality(p.pieces))) > current_setting('doctor.spare_chunks')::bigint
+ ORDER BY p.hypertable;
+
 -- name: connections
 SELECT CASE WHEN c.used >= c.available THEN 'critical' ELSE 'warning' END AS severity,
        format('%s of %s connections are in use', c.used, c.available) AS found,

@@ -36,7 +36,7 @@ ARROW_TYPES = {  # everything else is stored as PostgreSQL writes it, in text
 Progress = Callable[[int, int, "Chunk"], None]  # done before this one, of how many, the next one
 
 
-def _no_progress(done: int, total: int, chunk: Chunk) -> None:
+def _no_progress(done: int, total: int, what: Any) -> None:
     pass
 
 
@@ -251,6 +251,37 @@ def write_batch(copy: psycopg.Copy, batch: pyarrow.RecordBatch) -> None:
     """Send the rows of a record batch into a COPY."""
     for row in zip(*(column.to_pylist() for column in batch.columns), strict=True):
         copy.write_row(row)
+
+
+@dataclass(frozen=True)
+class Regroup:
+    """Chunks of a hypertable that are to become one, or one that is to become several."""
+
+    hypertable: str
+    range_start: datetime
+    range_end: datetime
+    chunks: int
+    rows: int
+    pieces: int
+    hypertable_oid: int
+    ranges: list[str]
+
+
+def rechunk_plan(connection: psycopg.Connection, hypertable: str | None = None) -> list[Regroup]:
+    """What `rechunk` would do, of one hypertable (its name, in SQL) or of all."""
+    return [Regroup(*row) for row in _ask(connection, "rechunk_plan", hypertable=hypertable)]
+
+
+def rechunk(
+    connection: psycopg.Connection, groups: Sequence[Regroup],
+    progress: Callable[[int, int, Regroup], None] = _no_progress,
+) -> int:
+    """Put chunks together and divide them as planned, each group in a transaction of its own; rows that were moved."""
+    moved = 0
+    for number, group in enumerate(groups):
+        progress(number, len(groups), group)
+        moved += _ask(connection, "replace_chunks", hypertable=group.hypertable_oid, pieces=group.ranges).fetchone()[0]
+    return moved
 
 
 def maintain(connection: psycopg.Connection) -> bool:

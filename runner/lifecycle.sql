@@ -47,13 +47,25 @@ SELECT _tidemark.drop_chunk(
            %(hypertable)s::oid::regclass, %(chunk)s::oid::regclass, %(start)s::timestamptz, %(end)s::timestamptz
        );
 
+-- name: rechunk_plan
+SELECT _tidemark.label(p.hypertable), p.range_start, p.range_end, p.chunk_count, p.row_count, cardinality(p.pieces),
+       p.hypertable::oid, p.pieces::text[]
+  FROM public.rechunk_plan(%(hypertable)s::text::regclass) AS p;
+
+-- name: replace_chunks
+SELECT _tidemark.replace_chunks(%(hypertable)s::oid::regclass, %(pieces)s::tstzrange[]);
+
 -- name: server
 SELECT _tidemark.edition(), (SELECT e.extversion FROM pg_catalog.pg_extension AS e WHERE e.extname = 'timescaledb'),
        current_setting('server_version'), pg_database_size(current_database());
 
 -- name: hypertables
 SELECT s.hypertable AS name, count(*) AS chunks, count(*) FILTER (WHERE s.is_compressed) AS compressed_chunks,
-       sum(s.row_count)::bigint AS rows, sum(s.total_bytes)::bigint AS bytes, min(s.range_start) AS oldest,
+       sum(s.row_count)::bigint AS rows,
+       -- Half a million rows make a good chunk: see rechunk.
+       CASE WHEN count(*) >= 30 AND sum(s.row_count) < count(*) * 5000 THEN 'too small'
+            WHEN max(s.row_count) > 10000000 THEN 'too large' ELSE 'fits' END AS chunk_size,
+       sum(s.total_bytes)::bigint AS bytes, min(s.range_start) AS oldest,
        max(s.range_end) AS newest, sum(c.before_bytes)::bigint AS before_compression_bytes,
        sum(c.after_bytes)::bigint AS after_compression_bytes,
        round(sum(c.before_bytes) / nullif(sum(c.after_bytes), 0), 2)::float8 AS ratio

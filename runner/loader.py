@@ -543,6 +543,7 @@ class _File:
                     packed = struct.pack(">ii", 4, self.series.source_id())
                     prepared.packed["source_id"] = [packed] * len(prepared.lines)
                 collapsed = 0 if self.target.several else prepared.collapse()
+                self._fit_chunks(prepared)
                 stored = self._insert(prepared, ids)
                 if stored is None:
                     self._copy(prepared, ids)
@@ -582,6 +583,13 @@ class _File:
     @staticmethod
     def _period(prepared: Prepared) -> dict[str, datetime]:
         return {"first": _instant(min(prepared.times)), "last": _instant(max(prepared.times))}
+
+    def _fit_chunks(self, prepared: Prepared) -> None:
+        """Have chunks made that are as long as the density of the records wants them."""
+        rows = len(prepared.lines)
+        if len(set(prepared.keys)) == 1 and self.bytes_read:  # one series after the other: as many as the file has
+            rows = int(rows * max(1.0, self.path.stat().st_size / self.bytes_read))
+        execute(self.conn, "fit_chunks", table=self.target.name, rows=rows, **self._period(prepared))
 
     def _copy(self, prepared: Prepared, ids: Ids) -> None:
         """Send the records into the temporary table, where NaN stands for a missing number."""

@@ -127,6 +127,9 @@ SELECT set_config('tidemark.ingest_mode', %(mode)s, true),
             THEN set_config('timescaledb.max_tuples_decompressed_per_dml_transaction', '0', true)
        END;
 
+-- name: fit_chunks
+SELECT public.fit_chunks(format('public.%%I', %(table)s::text)::regclass, %(first)s, %(last)s, %(rows)s::bigint);
+
 -- name: find_assets
 SELECT a.symbol,
        a.exchange,

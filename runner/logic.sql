@@ -124,7 +124,9 @@ WITH own_schema AS (
       JOIN pg_catalog.pg_class AS c ON c.oid = t.tgrelid
      WHERE t.tgfoid IN (SELECT r.oid FROM routine AS r)
        AND NOT t.tgisinternal
-       AND c.relnamespace::regnamespace::text !~ '^_timescaledb_'
+       -- Not of chunks, which follow their hypertable; one of TimescaleDB's own may have one.
+       AND NOT (c.relnamespace::regnamespace::text ~ '^_timescaledb_'
+                AND EXISTS (SELECT FROM pg_catalog.pg_inherits AS h WHERE h.inhrelid = c.oid))
      UNION ALL
     SELECT 'pg_class'::regclass, c.oid
       FROM pg_catalog.pg_class AS c

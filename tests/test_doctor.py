@@ -330,6 +330,18 @@ def test_slow_queries_whatever_their_columns_are_called(db, limit, version):
         assert ["tortoise" in f.found for f in findings(connection, "slow_queries")] == [True]
 
 
+def test_chunks_that_do_not_fit_their_rows(db, limit):
+    limit(spare_chunks=10)
+    with db.connect() as connection:
+        connection.execute("SELECT detach_quality('timeseries_data')")
+        connection.execute("INSERT INTO sources (name, data_type) VALUES ('a', 'scalar')")
+        connection.execute("INSERT INTO timeseries_data (source_id, timestamp, value)"
+                           " SELECT 1, t, 1 FROM generate_series(now() - interval '6 years', now(), '1 day') AS t")
+        assert severities(connection, "chunks") == {"warning"}
+        connection.execute("CALL rechunk('timeseries_data')")
+        assert severities(connection, "chunks") == {"ok"}
+
+
 def test_aggregates_that_nobody_refreshes(db, limit):
     with db.connect() as connection:
         connection.execute("INSERT INTO sources (source_id, name, data_type) VALUES (-1, 'd', 'ohlcv')")

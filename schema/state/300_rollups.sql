@@ -2,18 +2,6 @@
 -- The aggregates themselves are made from these definitions by add_rollup: continuous aggregates on Community,
 -- tables and views on Apache-2.
 
--- A figure that can be reckoned with; NULL where it is NaN, infinite, or of a size that no market has: from 1e100 on
--- feeds write "no value" (the largest double, for one), and below 1e-100 products are lost. Sums of products stay
--- within what double precision can hold. State, because aggregates are made of it.
-CREATE FUNCTION _tidemark.figure(p_value double precision)
-    RETURNS double precision
-    LANGUAGE sql
-    IMMUTABLE
-    PARALLEL SAFE
-    RETURN CASE WHEN abs(p_value) BETWEEN 1e-100 AND 1e100 OR p_value = 0 THEN p_value END;
-COMMENT ON FUNCTION _tidemark.figure(double precision) IS
-'A figure that can be reckoned with; NULL where it is NaN, infinite, beyond 1e100 or below 1e-100 in size. Inlined.';
-
 CREATE TABLE _tidemark.rollups (
     name text NOT NULL,
     hypertable regclass NOT NULL,

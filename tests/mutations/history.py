@@ -38,9 +38,6 @@ MUTATIONS = [
     Mutation("history 2", "one aggregate that cannot be computed keeps all others back",
              rewritten("_tidemark.refresh_source", "WHEN data_exception THEN", "WHEN syntax_error THEN"), ODD,
              "keeps_no_other", **PRECOMPUTED),
-    Mutation("history 2", "what is no figure counts",
-             "CREATE OR REPLACE FUNCTION _tidemark.figure(p_value double precision) RETURNS double precision"
-             " LANGUAGE sql IMMUTABLE RETURN p_value", ODD, "no_part_of"),
     Mutation("history 2", "everything is computed again",
              rewritten("_tidemark.refresh_rollup", "IF p_from IS NOT NULL OR p_to IS NOT NULL THEN", "IF true THEN"),
              AGGREGATES, "nothing_else", **PRECOMPUTED),

@@ -311,6 +311,7 @@ BEGIN
                 ('_tidemark', 'audit_columns', 'tidemark_owner'),
                 ('_tidemark', 'audit_shape', 'tidemark_owner'),
                 ('_tidemark', 'record_snapshot', 'tidemark_owner'),
+                ('_tidemark', 'make_own_chunk', 'tidemark_owner, tidemark_writer, tidemark_admin'),
                 ('_tidemark', 'record_chunk_drop', 'tidemark_owner'),
                 ('_tidemark', 'hold_back_chunks', 'tidemark_writer, tidemark_app'), -- whoever may insert assets
                 -- The aggregates of the Apache-2 edition ask these whoever reads them.
