@@ -139,8 +139,6 @@ CREATE UNLOGGED TABLE _tidemark.series_memory (
     count_20 bigint,
     quality_profile_id integer,
     step interval,
-    dimension_id integer,
-    starts_at timestamptz,
     chunks bigint,
     lapses bigint,
 
@@ -176,9 +174,8 @@ COMMENT ON COLUMN _tidemark.series_memory.squares_20 IS 'Sum of their squares.';
 COMMENT ON COLUMN _tidemark.series_memory.count_20 IS 'How many there are.';
 COMMENT ON COLUMN _tidemark.series_memory.quality_profile_id IS 'Profile that it is judged by.';
 COMMENT ON COLUMN _tidemark.series_memory.step IS 'Length of its bars; zero: instants.';
-COMMENT ON COLUMN _tidemark.series_memory.dimension_id IS 'TimescaleDB''s number of the hypertable''s time.';
-COMMENT ON COLUMN _tidemark.series_memory.starts_at IS 'Time of the oldest row that was read to build this.';
-COMMENT ON COLUMN _tidemark.series_memory.chunks IS 'Fingerprint of the chunks since then: one that is dropped shows.';
+COMMENT ON COLUMN _tidemark.series_memory.chunks IS
+'How many chunks there were, and the highest number of one in the lower half: one that is dropped is missed.';
 COMMENT ON COLUMN _tidemark.series_memory.lapses IS 'Weight of the lapses that this takes into account.';
 
 -- Whoever changes rows of a series, or how they are judged, without holding its memory leaves a lapse. Adding a row is

@@ -129,10 +129,7 @@ AS $func$
                'catch', CASE WHEN count(*) FILTER (WHERE r.rule_type = 'expression') > 0 THEN $sql$
         EXCEPTION WHEN @rule_failures@ THEN
             v_is_safe := true;
-            SELECT array_agg(g.series), array_agg(g.starts_at), array_agg(g.ends_at)
-              INTO v_series, v_from, v_to
-              FROM (SELECT @series@ AS series, min(d.@time@) AS starts_at, max(d.@time@) AS ends_at
-                      FROM @source@ GROUP BY 1) AS g;
+            v_row_count := 0;
         END;$sql$ END,
                -- One block for each rule, so that a rule that fails is not evaluated and the others are.
                'try_rules', coalesce(string_agg(format($sql$
@@ -199,6 +196,7 @@ BEGIN
        AND NOT a.attnotnull
        AND a.attname NOT IN ('quality_score', 'is_anomaly');
     SELECT string_agg(format('d.%I AS k%s', k.name, k.position), ', ' ORDER BY k.position) AS of_row,
+           string_agg(format('d.%I', k.name), ', ' ORDER BY k.position) AS of_d,
            string_agg(format('k%s', k.position), ', ' ORDER BY k.position) AS names,
            string_agg(format('%L, k%s', k.name, k.position), ', ' ORDER BY k.position) AS object,
            string_agg(format('%L, d.%I', k.name, k.name), ', ' ORDER BY k.position) AS object_of_row,
@@ -228,8 +226,12 @@ BEGIN
         'series', format('jsonb_build_object(%s)', v_keys.object_of_row),
         'series_of_old', format('jsonb_build_object(%s)', v_keys.object_of_old),
         'series_of_deleted', format('jsonb_build_object(%s)', v_keys.object_of_deleted),
-        'recall', CASE WHEN _tidemark.replica_constraint(p_target.hypertable) IS NOT NULL THEN 'v_codes := _tidemark.recall_or_build(@table_literal@::regclass, v_series, v_from, v_value, @is_insert@);'
-        END,
+        'is_remembered', (_tidemark.replica_constraint(p_target.hypertable) IS NOT NULL)::text,
+        'dimension_id', (SELECT d.id
+                           FROM _timescaledb_catalog.hypertable AS h
+                           JOIN _timescaledb_catalog.dimension AS d ON d.hypertable_id = h.id
+                          WHERE format('%I.%I', h.schema_name, h.table_name) = v_table AND d.interval_length IS NOT NULL),
+        'keys_of_d', v_keys.of_d,
         'same_key', v_keys.same,
         -- All columns, also those added later, unless some may not be written to.
         'columns', coalesce(v_columns.writable, 'n.*'),

@@ -201,123 +201,6 @@ FOR EACH ROW WHEN (old.status = 'confirmed_error') EXECUTE FUNCTION _tidemark.la
 COMMENT ON TRIGGER trg_lapse_deleted ON public.anomalies IS 'Baselines leave out confirmed errors.';
 ALTER TABLE public.anomalies ENABLE ALWAYS TRIGGER trg_lapse_deleted;
 
--- What both triggers begin with. Islands: per series the periods that the rows of @source@ (alias d) cover. A statement
--- with one row of each series, as feeds bring them, is judged by what is remembered: v_codes says what became of that,
--- v_suspects which rows the rules find fault with. Rows of a large statement that are far apart, so that reading what
--- lies between would cost more than it tells, are islands of their own.
-CREATE OR REPLACE FUNCTION _tidemark.islands_text()
-    RETURNS text
-    LANGUAGE sql
-    IMMUTABLE
-    PARALLEL SAFE
-    SET search_path = pg_catalog, pg_temp
-AS $func$
-    SELECT $sql$
-    SELECT max(d.@time@) - min(d.@time@) > 5 * @chunk_interval@::interval, count(*) INTO v_is_wide, v_row_count
-      FROM @source@;
-    IF v_row_count = 0 THEN
-        RETURN NULL;
-    ELSIF v_row_count > 5000 OR v_is_wide THEN
-        SELECT array_agg(g.series), array_agg(g.starts_at), array_agg(g.ends_at)
-          INTO v_series, v_from, v_to
-          FROM (
-            SELECT @series_of_keys@ AS series, min(c.starts_at) AS starts_at, max(c.ends_at) AS ends_at
-              FROM (
-                SELECT b.*, count(*) FILTER (WHERE b.is_far) OVER (PARTITION BY @keys@ ORDER BY b.bucket) AS part
-                  FROM (
-                    SELECT a.*, a.bucket - lag(a.bucket) OVER (PARTITION BY @keys@ ORDER BY a.bucket)
-                                > 5 * @chunk_interval@::interval AS is_far
-                      FROM (
-                        SELECT @keys_of_row@, min(d.@time@) AS starts_at, max(d.@time@) AS ends_at,
-                               date_bin(@chunk_interval@, d.@time@, '2000-01-03 00:00+00') AS bucket
-                          FROM @source@
-                         GROUP BY @keys@, bucket
-                      ) AS a
-                  ) AS b
-              ) AS c
-             GROUP BY @keys@, c.part
-          ) AS g;
-    ELSE
-        @try@
-        SELECT array_agg(g.series), array_agg(g.starts_at), array_agg(g.ends_at),
-               array_agg(CASE WHEN g.starts_at = g.ends_at THEN g.value END), array_agg(g.is_suspect)
-          INTO v_series, v_from, v_to, v_value, v_suspects
-          FROM (
-            SELECT i.series, min(d.@time@) AS starts_at, max(d.@time@) AS ends_at,
-                   max(CASE WHEN @valid_price@@is_new@ THEN @value@ END) AS value,
-                   bool_or(
-                       d.quality_score IS DISTINCT FROM 100 OR d.is_anomaly IS DISTINCT FROM false@arrival@
-                       OR @missing@
-                       OR @broken@
-                   ) AS is_suspect
-              FROM @source@
-             CROSS JOIN LATERAL (SELECT @series@ AS series OFFSET 0) AS i
-              -- Its profile; what nothing is remembered of is looked at in any case.
-              LEFT JOIN LATERAL (
-                       SELECT q.market, m.step, q.required_fields, q.allowed_lag
-                         FROM _tidemark.series_memory AS m
-                         JOIN public.quality_profiles AS q ON q.quality_profile_id = m.quality_profile_id
-                        WHERE m.hypertable = @table_literal@::regclass
-                          AND m.series = i.series
-                       OFFSET 0
-                   ) AS p ON true
-             GROUP BY i.series
-          ) AS g;
-        @catch@
-        @recall@
-        IF array_position(v_codes, NULL) IS NULL AND array_position(v_codes, 1) IS NULL
-           AND array_position(v_suspects, true) IS NULL AND v_codes IS NOT NULL THEN
-            RETURN NULL;
-        END IF;
-    END IF;
-    SELECT array_agg(i.series), array_agg(i.starts_at), array_agg(i.ends_at),
-           array_agg(i.series) FILTER (WHERE i.code IS NULL), array_agg(i.ends_at) FILTER (WHERE i.code IS NULL)
-      INTO v_series, v_from, v_to, v_unknown, v_unknown_to
-      FROM unnest(v_series, v_from, v_to, v_codes, v_suspects) AS i (series, starts_at, ends_at, code, is_suspect)
-     WHERE i.code IS DISTINCT FROM 0
-        OR i.is_suspect;
-    IF v_unknown IS NOT NULL THEN
-        PERFORM _tidemark.forget_series(@table_literal@::regclass, v_unknown, v_unknown_to);
-    END IF;$sql$;
-$func$;
-COMMENT ON FUNCTION _tidemark.islands_text() IS
-'What the triggers begin with: the periods that changed rows cover, less what memory is certain of; a template.';
-
--- What both triggers are: p_body after what they begin with.
-CREATE OR REPLACE FUNCTION _tidemark.trigger_text(p_body text)
-    RETURNS text
-    LANGUAGE sql
-    IMMUTABLE
-    PARALLEL SAFE
-    SET search_path = pg_catalog, pg_temp
-AS $func$
-    SELECT $sql$
-#variable_conflict use_column
-DECLARE
-    v_now CONSTANT timestamptz := clock_timestamp(); -- one clock for all rows of the statement
-    v_is_live CONSTANT boolean := coalesce(current_setting('tidemark.ingest_mode', true), '')
-        NOT IN ('backfill', 'correction', 'replay');
-    v_is_safe boolean := false; -- a rule failed to evaluate: the judge is to look at each on its own
-    v_series jsonb[];
-    v_from timestamptz[];
-    v_to timestamptz[];
-    v_value double precision[];
-    v_is_wide boolean;
-    v_row_count bigint;
-    v_codes integer[];
-    v_suspects boolean[];
-    v_unknown jsonb[];
-    v_unknown_to timestamptz[];
-    v_late_before timestamptz[];
-    v_compressed tstzrange[];
-BEGIN@begin@@islands@
-$sql$ || p_body || $sql$
-    RETURN NULL;
-END
-$sql$;
-$func$;
-COMMENT ON FUNCTION _tidemark.trigger_text(text) IS 'Body of a trigger that scores rows; a template.';
-
 -- Statement trigger before INSERT: the rows of a statement that trg_calculate_quality_score will judge begin with the
 -- score 100. That one takes it back. In what the two do not see, because they are switched off, rows are
 -- replicated or go into a chunk directly, the score stays NULL.
@@ -341,6 +224,121 @@ $func$;
 COMMENT ON FUNCTION _tidemark.expect_scores() IS
 'Statement trigger before INSERT: rows begin with the score 100 where the trigger that judges them is in force.';
 
+-- Islands of rows, given as periods of series: those of a series that are far apart, so that reading what lies between
+-- would cost more than it tells, stay apart.
+CREATE OR REPLACE FUNCTION _tidemark.merge_periods(
+    p_series jsonb[],
+    p_from timestamptz[],
+    p_to timestamptz[],
+    p_far interval
+)
+    RETURNS TABLE (series jsonb[], starts timestamptz[], ends timestamptz[])
+    LANGUAGE sql
+    IMMUTABLE
+    SET search_path = pg_catalog, pg_temp
+AS $func$
+    SELECT array_agg(g.series), array_agg(g.starts_at), array_agg(g.ends_at)
+      FROM (
+        SELECT b.series, min(b.starts_at) AS starts_at, max(b.ends_at) AS ends_at
+          FROM (
+            SELECT a.*, count(*) FILTER (WHERE a.is_far) OVER (PARTITION BY a.series ORDER BY a.starts_at) AS part
+              FROM (
+                SELECT i.*, i.starts_at - lag(i.ends_at) OVER (PARTITION BY i.series ORDER BY i.starts_at) > p_far AS is_far
+                  FROM unnest(p_series, p_from, p_to) AS i (series, starts_at, ends_at)
+              ) AS a
+          ) AS b
+         GROUP BY b.series, b.part
+      ) AS g;
+$func$;
+COMMENT ON FUNCTION _tidemark.merge_periods(jsonb [], timestamptz [], timestamptz [], interval) IS
+'Periods of series, those of a series that are not far apart as one.';
+
+-- What both triggers are: the rows are judged by what is remembered of their series, a cursor over them being handed to
+-- recall(); what that leaves is islands, which p_body judges. A large statement, as of history that is loaded, is
+-- islands at once, and so is that of a transaction that sees an older state of the rows than others: a memory would be
+-- ahead of it.
+CREATE OR REPLACE FUNCTION _tidemark.trigger_text(p_body text)
+    RETURNS text
+    LANGUAGE sql
+    IMMUTABLE
+    PARALLEL SAFE
+    SET search_path = pg_catalog, pg_temp
+AS $func$
+    SELECT $sql$
+#variable_conflict use_column
+DECLARE
+    v_now CONSTANT timestamptz := clock_timestamp(); -- one clock for all rows of the statement
+    v_is_live CONSTANT boolean := coalesce(current_setting('tidemark.ingest_mode', true), '')
+        NOT IN ('backfill', 'correction', 'replay');
+    v_is_safe boolean := false; -- a rule failed to evaluate: the judge is to look at each on its own
+    v_rows refcursor;
+    v_row_count bigint := 0;
+    v_series jsonb[];
+    v_from timestamptz[];
+    v_to timestamptz[];
+    v_late_before timestamptz[];
+    v_compressed tstzrange[];
+    -- Where updated rows have been:
+    v_left jsonb[];
+    v_left_ts timestamptz[];
+BEGIN@begin@
+    IF @is_remembered@ AND current_setting('transaction_isolation') = 'read committed' THEN
+        @try@
+        OPEN v_rows NO SCROLL FOR
+            SELECT i.series, d.@time@ AS ts, CASE WHEN @valid_price@ THEN @value@ END AS value,
+                   d.tidemark_row_count AS row_count, m.place, m.memory, m.profile,
+                   (d.quality_score IS DISTINCT FROM 100 OR d.is_anomaly IS DISTINCT FROM false@arrival@
+                    OR @missing@
+                    OR @broken@) IS TRUE AS is_suspect,
+                   (SELECT coalesce(sum(l.weight), 0)::bigint FROM _tidemark.memory_lapses AS l
+                     WHERE l.hypertable = @table_literal@::regclass AND l.series IS NULL) AS lapses,
+                   EXISTS (SELECT FROM _tidemark.memory_lapses AS l
+                            WHERE l.hypertable = @table_literal@::regclass AND l.series IS NOT NULL) AS has_own_lapses,
+                   (SELECT (count(*) << 32) + coalesce(max(s.id), 0) FROM _timescaledb_catalog.dimension_slice AS s
+                     WHERE s.dimension_id = @dimension_id@) AS chunks,
+                   @dimension_id@ AS dimension_id
+              FROM (SELECT d.*, count(*) OVER (PARTITION BY @keys_of_d@) AS tidemark_row_count
+                      FROM new_rows AS d
+                     WHERE (SELECT count(*) <= 5000 FROM (SELECT FROM new_rows LIMIT 5001) AS c)) AS d
+             CROSS JOIN LATERAL (SELECT @series@ AS series OFFSET 0) AS i
+              LEFT JOIN LATERAL (
+                       SELECT o.ctid AS place, o AS memory, q AS profile, q.market, o.step, q.required_fields,
+                              q.allowed_lag
+                         FROM _tidemark.series_memory AS o
+                         JOIN public.quality_profiles AS q ON q.quality_profile_id = o.quality_profile_id
+                        WHERE o.hypertable = @table_literal@::regclass
+                          AND o.series = i.series
+                          FOR NO KEY UPDATE OF o SKIP LOCKED
+                   ) AS m ON true
+             CROSS JOIN LATERAL (SELECT m.market, m.step, m.required_fields, m.allowed_lag) AS p;
+        SELECT r.row_count, r.series, r.ts, r.ts INTO v_row_count, v_series, v_from, v_to
+          FROM _tidemark.recall(@table_literal@::regclass, v_rows, @is_insert@) AS r;
+        IF v_row_count > 0 AND v_series IS NULL THEN
+            RETURN NULL;
+        END IF;
+        @catch@
+    END IF;
+    IF v_row_count = 0 THEN
+        SELECT array_agg(@series_of_keys@), array_agg(g.starts_at), array_agg(g.ends_at)
+          INTO v_series, v_from, v_to
+          FROM (
+            SELECT @keys_of_row@, min(d.@time@) AS starts_at, max(d.@time@) AS ends_at,
+                   date_bin(@chunk_interval@, d.@time@, '2000-01-03 00:00+00') AS bucket
+              FROM new_rows AS d
+             GROUP BY @keys@, bucket
+          ) AS g;
+        IF v_series IS NULL THEN
+            RETURN NULL;
+        END IF;
+        PERFORM _tidemark.forget_series(@table_literal@::regclass, v_series, v_to);
+    END IF;
+$sql$ || p_body || $sql$
+    RETURN NULL;
+END
+$sql$;
+$func$;
+COMMENT ON FUNCTION _tidemark.trigger_text(text) IS 'Body of a trigger that scores rows; a template.';
+
 -- score_…: trg_calculate_quality_score.
 CREATE OR REPLACE FUNCTION _tidemark.insert_template()
     RETURNS text
@@ -350,6 +348,8 @@ CREATE OR REPLACE FUNCTION _tidemark.insert_template()
     SET search_path = pg_catalog, pg_temp
 AS $func$
     SELECT _tidemark.trigger_text($sql$
+    SELECT i.series, i.starts, i.ends INTO v_series, v_from, v_to
+      FROM _tidemark.merge_periods(v_series, v_from, v_to, 5 * @chunk_interval@::interval) AS i;
     -- A chunk that was compressed as a whole until this statement shows its new rows to nobody before the statement
     -- ends. Bringing one of them again, which stores nothing, ends a statement.
     SELECT array_agg(c) INTO v_compressed
@@ -408,10 +408,17 @@ CREATE OR REPLACE FUNCTION _tidemark.update_template()
 AS $func$
     SELECT _tidemark.trigger_text($sql$
     -- Rows that moved to another key took nothing with them.
-    PERFORM _tidemark.forget_rows(@label@, array_agg(@series_of_old@), array_agg(o.@time@))
-       FROM old_rows AS o
-      WHERE NOT EXISTS (SELECT FROM new_rows AS n WHERE @same_key@ AND n.@time@ = o.@time@)
-     HAVING count(*) > 0;
+    SELECT array_agg(@series_of_old@), array_agg(o.@time@) INTO v_left, v_left_ts
+      FROM old_rows AS o
+     WHERE NOT EXISTS (SELECT FROM new_rows AS n WHERE @same_key@ AND n.@time@ = o.@time@);
+    IF v_left IS NOT NULL THEN
+        PERFORM _tidemark.forget_series(@table_literal@::regclass, v_left, v_left_ts);
+        PERFORM _tidemark.forget_rows(@label@, v_left, v_left_ts);
+    END IF;
+    SELECT i.series, i.starts, i.ends INTO v_series, v_from, v_to
+      FROM _tidemark.merge_periods(
+               v_series || v_left, v_from || v_left_ts, v_to || v_left_ts, 5 * @chunk_interval@::interval
+           ) AS i;
     PERFORM _tidemark.judge(
         @table_literal@::regclass, v_series, v_from, v_to, NULL, 'infinity', true, v_is_safe
     );$sql$);

@@ -74,8 +74,7 @@ DECLARE
         ' SET jit = off SET enable_seqscan = off SET enable_bitmapscan = off SET plan_cache_mode = ''force_generic_plan''';
 BEGIN
     SELECT t.* INTO STRICT v_target FROM _tidemark.quality_targets AS t WHERE t.hypertable = p_hypertable FOR UPDATE;
-    v_tokens := _tidemark.quality_tokens(v_target)
-        || jsonb_build_object('islands', _tidemark.islands_text());
+    v_tokens := _tidemark.quality_tokens(v_target);
     FOR v_function IN
         SELECT f.*
           FROM (VALUES
@@ -95,13 +94,12 @@ BEGIN
                'rows of %s that are judged'),
               ('score_', '', 'trigger', v_trigger, _tidemark.insert_template(), jsonb_build_object(
                    'begin', E'\n    PERFORM set_config(''tidemark.scoring'', '''', true); -- as expect_scores set it',
-                   'source', 'new_rows AS d', 'is_new', '', 'is_insert', 'true',
+                   'is_insert', 'true',
                    'arrival', E'\n           OR d.@time@ > v_now + @tolerance@::interval\n           OR (v_is_live AND '
                               'd.@time@ + p.step + p.allowed_lag < v_now)'
                ), 'statement trigger that scores new rows of %s'),
               ('rescore_updated_', '', 'trigger', v_trigger, _tidemark.update_template(), jsonb_build_object(
-                   'source', '(SELECT true AS is_new, n.* FROM new_rows AS n UNION ALL SELECT false, o.* FROM old_rows '
-                             'AS o) AS d', 'is_new', ' AND d.is_new', 'is_insert', 'false', 'arrival', '', 'begin', ''
+                   'is_insert', 'false', 'arrival', '', 'begin', ''
                ), 'statement trigger that scores updated rows of %s'),
               ('forget_', '', 'trigger', 'SECURITY DEFINER ' || v_pinned,
                'BEGIN PERFORM _tidemark.forget_rows(@label@, ARRAY[@series_of_deleted@], ARRAY[OLD.@time@]); '
