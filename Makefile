@@ -84,6 +84,10 @@ docs: migrate ## Write docs/reference.md and docs/pictures/ from the database; p
 	@$(BIN)/python -m tidemark.reference
 	@$(BIN)/python -m tidemark.pictures
 
+.PHONY: release
+release: install ## Freeze the state files of the version in pyproject.toml, and keep a copy to migrate from
+	@$(BIN)/python -m tidemark.release
+
 .PHONY: up
 up: ## Start TimescaleDB Community in Docker and wait until it is healthy
 	@docker compose up --detach --wait

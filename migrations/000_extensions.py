@@ -6,5 +6,5 @@ from tidemark.migrations import state
 
 steps = [step(state(__file__), """
 -- Extensions stay: they hold nothing of Tidemark's, and may serve others.
-DROP SCHEMA _tidemark CASCADE;
+DROP SCHEMA _tidemark;
 """)]

@@ -11,7 +11,6 @@ steps = [step(state(__file__), """
 DO $do$
 DECLARE
     v_rollup record;
-    v_object record;
 BEGIN
     FOR v_rollup IN SELECT r.name, r.is_native FROM _tidemark.rollups AS r ORDER BY r.bucket DESC LOOP
         IF v_rollup.is_native THEN
@@ -21,21 +20,6 @@ BEGIN
             EXECUTE format('DROP TABLE _tidemark.%I', v_rollup.name || '_precomputed');
         END IF;
         EXECUTE format('DROP VIEW IF EXISTS _tidemark.%I', v_rollup.name || '_direct');
-    END LOOP;
-    FOR v_object IN
-        SELECT format('FUNCTION %s', p.oid::regprocedure) AS name
-          FROM pg_catalog.pg_proc AS p
-         WHERE p.pronamespace = '_tidemark'::regnamespace
-           AND p.proname ~ '^log_.*_changes$'
-           AND p.prorettype = 'trigger'::regtype
-        UNION ALL
-        SELECT format('SEQUENCE %s', c.oid::regclass)
-          FROM pg_catalog.pg_class AS c
-         WHERE c.relnamespace = '_tidemark'::regnamespace
-           AND c.relkind = 'S'
-           AND c.relname ~ '_logged_before$'
-    LOOP
-        EXECUTE format('DROP %s CASCADE', v_object.name);
     END LOOP;
 END
 $do$;

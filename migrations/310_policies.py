@@ -8,13 +8,14 @@ __depends__ = {"300_rollups"}
 
 # What is compressed stays compressed, and can be.
 steps = [step(state(__file__), """
-DROP FUNCTION IF EXISTS public.chunk_compression_stats();
 SELECT public.delete_job(j.job_id)
   FROM timescaledb_information.jobs AS j
  WHERE j.proc_schema = '_tidemark'
     OR (j.proc_name = 'policy_compression'
         AND to_regclass(format('%I.%I', j.hypertable_schema, j.hypertable_name)) IN (
             SELECT p.relation FROM public.data_policies AS p));
-DELETE FROM public.data_policies;
+DELETE FROM public.data_policies AS p
+ WHERE p.relation IN ('public.timeseries_data'::regclass, 'public.candles'::regclass, 'public.quotes'::regclass,
+                      'public.sentiment_data'::regclass, 'public.indicators'::regclass, 'public.features'::regclass);
 ALTER TABLE public.data_policies DROP COLUMN segment_by;
 """)]

@@ -34,7 +34,7 @@ from tidemark import catalog
 from tidemark.database import SESSION, UNLIMITED, child_environment, connect, prepare, where, without_password
 from tidemark.errors import Problem
 from tidemark.installation import GLOBS, Installation, installations
-from tidemark.migrations import check_server
+from tidemark.preflight import check_server
 from tidemark.server import Server, throwaway
 from tidemark.sql_files import named_statements
 

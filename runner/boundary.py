@@ -14,13 +14,16 @@ import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from types import FrameType
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
-import psycopg
 
 from tidemark.errors import Problem, cause
+
+if TYPE_CHECKING:
+    import psycopg
 
 ELSEWHERE = {  # the words of the applications' own tools, and what they are here
     "upgrade": "migrate", "init": "migrate", "downgrade": "rollback", "current": "status", "generate": "new",
@@ -30,16 +33,15 @@ BAD_PATH = {errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENAME
             errno.ELOOP, errno.ENXIO, errno.ESPIPE, errno.EINVAL, errno.EROFS}
 # What the server refuses, in our words; every other message is its own, with its SQLSTATE.
 HINTS = {
-    psycopg.errors.InsufficientPrivilege: "call as the owner of the database, or as a member of tidemark_admin",
-    psycopg.errors.ReadOnlySqlTransaction: "this server takes no changes (a standby?): DATABASE_URL names another",
-    psycopg.errors.DiskFull: "free some space where the server keeps its data",
-    psycopg.errors.TooManyConnections: "end idle sessions, or raise max_connections",
-    psycopg.errors.LockNotAvailable: "end the transaction that holds it (tidemark doctor) and run the command again",
-    psycopg.errors.QueryCanceled: "raise statement_timeout for this role, or look at tidemark doctor",
-    psycopg.errors.AdminShutdown: "run the command again when the server is back",
+    "42501": "call as the owner of the database, or as a member of tidemark_admin",
+    "25006": "this server takes no changes (a standby?): DATABASE_URL names another",
+    "53100": "free some space where the server keeps its data",
+    "53300": "end idle sessions, or raise max_connections",
+    "55P03": "end the transaction that holds it (tidemark doctor) and run the command again",
+    "57014": "raise statement_timeout for this role, or look at tidemark doctor",
+    "57P01": "run the command again when the server is back",
 }
-ABSENT = (psycopg.errors.UndefinedTable, psycopg.errors.UndefinedFunction, psycopg.errors.UndefinedObject,
-          psycopg.errors.UndefinedColumn, psycopg.errors.InvalidSchemaName)
+ABSENT = {"42P01", "42883", "42704", "42703", "3F000"}  # a table, function, object, column, schema that is not there
 
 
 class Interrupted(KeyboardInterrupt):
@@ -50,9 +52,27 @@ class Interrupted(KeyboardInterrupt):
         self.number = number
 
 
+def use_directory(context: click.Context, option: click.Parameter, directory: Path | None) -> None:
+    """What --dir does, before or after the verb."""
+    if directory:
+        from tidemark import config
+
+        config.use(directory.absolute())
+
+
+class Verb(click.Command):
+    """A verb, which takes what goes for all of them too."""
+
+    def __init__(self, *args: Any, **attributes: Any) -> None:
+        super().__init__(*args, **attributes)
+        self.params.append(click.Option(["--dir"], type=click.Path(path_type=Path, file_okay=False), hidden=True,
+                                        expose_value=False, callback=use_directory))
+
+
 class Verbs(click.Group):
     """The group of all verbs. `state_of` asks the database why something is missing; None where it does not know."""
 
+    command_class = Verb
     state_of: Callable[[], Problem | None] = staticmethod(lambda: None)
 
     def resolve_command(self, context: click.Context, args: list[str]) -> Any:
@@ -105,7 +125,7 @@ class Verbs(click.Group):
                 return Problem(error.format_message(), exit_code=error.exit_code)
             case KeyboardInterrupt():
                 return Problem("interrupted", exit_code=128 + signal.SIGINT)
-            case psycopg.Error():
+            case _ if _is_of_database(error):
                 return self._of_database(error)
             case OSError():
                 what = error.strerror or str(error) or type(error).__name__
@@ -123,17 +143,17 @@ class Verbs(click.Group):
 
     def _of_database(self, error: psycopg.Error) -> Problem:
         diag = error.diag
-        if isinstance(error, ABSENT):
+        if diag.sqlstate in ABSENT:
             with contextlib.suppress(Exception):
                 if (state := self.state_of()) is not None:
                     return state
         if diag.sqlstate is None:
             lines = [line for line in str(error).splitlines() if line.strip()]
-            if isinstance(error, psycopg.OperationalError):
+            if any(kind.__name__ == "OperationalError" for kind in type(error).__mro__):
                 return Problem("the connection to the server was lost", detail=" ".join(lines[:2]),
                                hint="see whether it runs (tidemark doctor), and run the command again")
             return Problem(lines[0] if lines else type(error).__name__)
-        hint = next((hint for kind, hint in HINTS.items() if isinstance(error, kind)), "")
+        hint = HINTS.get(diag.sqlstate, "")
         ours = diag.sqlstate.startswith("TM") or bool(hint)
         return Problem(
             diag.message_primary or str(error), hint=diag.message_hint or hint,
@@ -144,6 +164,11 @@ class Verbs(click.Group):
 def _first_sentence(verb: click.Command) -> str:
     text = " ".join((verb.help or "").split("\n\n")[0].split())
     return re.split(r"(?<=\.) (?=[A-Z])", text)[0]
+
+
+def _is_of_database(error: BaseException) -> bool:
+    """Whether it is psycopg's, which is not imported for this."""
+    return any(kind.__module__ == "psycopg" and kind.__name__ == "Error" for kind in type(error).__mro__)
 
 
 def _short(text: str, most: int = 120) -> str:

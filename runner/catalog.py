@@ -37,9 +37,14 @@ def own_schemas(connection: psycopg.Connection) -> list[str]:
 
 
 def build(connection: psycopg.Connection) -> None:
-    """Run every file of `schema/` in order, as `cat schema/state/*.sql schema/logic/*/*.sql | psql` does."""
+    """Run every file of `schema/` in order, as `cat schema/state/*.sql schema/logic/*/*.sql | psql` does.
+
+    What a project of the user's adds comes next, and all logic again, as when it is migrated.
+    """
     connection.execute("SET search_path = public")
-    for file in schema_files():
+    files = schema_files()
+    shipped, own = [f for f in files if not f.is_own], [f for f in files if f.is_own and not f.is_logic]
+    for file in shipped + (own + [f for f in files if f.is_logic] if shipped != files else []):
         connection.execute(file.text)
 
 

@@ -2,7 +2,7 @@
 
 -- name: made_from_data
 WITH target AS (
-    SELECT t.label, t.is_attached, format('%I.%I', n.nspname, c.relname) AS name,
+    SELECT t.label, t.is_attached, c.relname, format('%I.%I', n.nspname, c.relname) AS name,
            _tidemark.quality_functions(t.stem) AS functions
       FROM _tidemark.quality_targets AS t
       JOIN pg_catalog.pg_class AS c ON c.oid = t.hypertable
@@ -31,6 +31,10 @@ SELECT 'lacking', format('trigger %s.%s', t.name, g.name)
   FROM target AS t
  CROSS JOIN (VALUES ('trg_expect_scores'), ('trg_calculate_quality_score'), ('trg_rescore_updated'),
                     ('trg_forget_deleted'), ('trg_forget_truncated')) AS g (name)
+ WHERE NOT t.is_attached
+UNION ALL
+SELECT 'lacking', format('constraint %s.%I', t.name, left(t.relname, 47) || '_notice_replica')
+  FROM target AS t
  WHERE NOT t.is_attached
 UNION ALL
 SELECT 'varying', format('column %s.quality_score', t.name) FROM target AS t WHERE NOT t.is_attached;

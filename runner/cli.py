@@ -7,29 +7,38 @@ import os
 import shutil
 import sys
 import tempfile
-import webbrowser
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict
 from datetime import UTC, datetime
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
 import click
-import psycopg
 
-from tidemark import backup as backups
-from tidemark import calendars, catalog, config, formats, lifecycle, loader, migrations, parquet, provision, server
-from tidemark import doctor as examination
-from tidemark import move as moving
-from tidemark import query as questions
-from tidemark.boundary import ELSEWHERE, Verbs
-from tidemark.database import child_environment, connect, where, without_password
+from tidemark.boundary import ELSEWHERE, Verbs, use_directory
 from tidemark.errors import Problem
-from tidemark.installation import NoInstallation, find_installation
-from tidemark.look import Layout
+from tidemark.later import Later
 from tidemark.terminal import table, working
+
+# A verb imports what it uses.
+psycopg, webbrowser = Later("psycopg"), Later("webbrowser")
+backups = Later("tidemark.backup")
+calendars = Later("tidemark.calendars")
+catalog = Later("tidemark.catalog")
+config = Later("tidemark.config")
+databases = Later("tidemark.database")
+examination = Later("tidemark.doctor")
+formats = Later("tidemark.formats")
+lifecycle = Later("tidemark.lifecycle")
+loader = Later("tidemark.loader")
+look = Later("tidemark.look")
+machine = Later("tidemark.installation")
+migrations = Later("tidemark.migrations")
+parquet = Later("tidemark.parquet")
+provision = Later("tidemark.provision")
+questions = Later("tidemark.query")
+server = Later("tidemark.server")
+moving = Later("tidemark.move")
 
 
 def _url() -> str:
@@ -38,7 +47,7 @@ def _url() -> str:
 
 def database(*, limited: bool = False) -> psycopg.Connection:
     """A connection to the database the caller means; the server's time limits hold only where `limited`."""
-    return connect(_url(), limited=limited)
+    return databases.connect(_url(), limited=limited)
 
 
 def _state() -> Problem | None:
@@ -48,7 +57,7 @@ def _state() -> Problem | None:
         if plan.up_to_date:
             return None
         what = "behind schema/" if plan.applied else "not migrated"
-        return Problem(f"{where(connection)} is {what}", hint="run: tidemark migrate", exit_code=2)
+        return Problem(f"{databases.where(connection)} is {what}", hint="run: tidemark migrate", exit_code=2)
 
 
 Verbs.state_of = staticmethod(_state)
@@ -80,11 +89,14 @@ json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON."
 
 @click.group(cls=Verbs, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 80},
              epilog="Known elsewhere as: " + ", ".join(f"{theirs} = {ours}" for theirs, ours in ELSEWHERE.items()))
+@click.option("--dir", type=click.Path(path_type=Path, file_okay=False), expose_value=False, callback=use_directory,
+              help="Directory of your own project, whose schema/, migrations/ and queries/ come after the shipped ones."
+              "  [default: where tidemark.toml is, here or above]")
 @click.version_option(package_name="tidemark")
 def main() -> None:
     """The database of a trading desk: apply it, look after it, ask it.
 
-    The database is DATABASE_URL (environment, then .env), else this checkout's own server (tidemark up).
+    The database is DATABASE_URL (environment, then .env), else this directory's own server (tidemark up).
     """
 
 
@@ -96,8 +108,8 @@ def main() -> None:
 def up(edition: str | None, install_only: bool, yes: bool) -> None:
     """Start this checkout's own server; install PostgreSQL with TimescaleDB where there is none."""
     try:
-        find_installation(edition)
-    except NoInstallation:
+        machine.find_installation(edition)
+    except machine.NoInstallation:
         provision.provision(_ask, yes=yes, say=_say)
     if not install_only:
         click.echo(server.up(edition, say=_say).url())
@@ -122,9 +134,10 @@ def url() -> None:
 def psql(arguments: tuple[str, ...]) -> None:
     """Open psql on the database; ARGUMENTS go to psql."""
     try:
-        conninfo, secret = without_password(_url())
+        conninfo, secret = databases.without_password(_url())
         # Who sits before psql may have chosen otherwise.
-        os.execvpe("psql", ["psql", conninfo, *arguments], {**child_environment(), **os.environ, **secret})  # noqa: S606, S607
+        environment = {**databases.child_environment(), **os.environ, **secret}
+        os.execvpe("psql", ["psql", conninfo, *arguments], environment)  # noqa: S606, S607
     except FileNotFoundError:
         raise Problem("psql is not installed", hint="install the package postgresql-client") from None
 
@@ -147,7 +160,7 @@ def migrate(print_sql: bool) -> None:
              f"applied {len(done.pending)} state and {len(done.logic)} logic files")
         if done.dropped:
             _say(f"dropped, because schema/ no longer has it: {', '.join(done.dropped)}")
-        click.echo(f"the database is {where(connection)}")
+        click.echo(f"the database is {databases.where(connection)}")
         click.echo("next: tidemark seed, or tidemark psql")
 
 
@@ -160,7 +173,7 @@ def rollback(count: int, everything: bool, yes: bool) -> None:
     """Undo the last state files and the data in their tables. Logic goes with them; migrate puts it back."""
     with database() as connection:
         what = "every table" if everything else f"the last {count} state file(s)"
-        _agree(f"Undo {what} of {where(connection)}, data included?", yes)
+        _agree(f"Undo {what} of {databases.where(connection)}, data included?", yes)
         undone = migrations.rollback(connection, None if everything else count, _say)
         click.echo(f"undone: {', '.join(undone) or 'nothing'}")
 
@@ -175,11 +188,11 @@ def status(exit_code: bool, as_json: bool) -> None:
         states = plan.states()
         if as_json:
             click.echo(json.dumps({
-                "database": where(connection), "files": states, "up_to_date": plan.up_to_date,
+                "database": databases.where(connection), "files": states, "up_to_date": plan.up_to_date,
                 "refused": [str(refusal) for refusal in plan.refusals],
             }, indent=2))
         else:
-            click.echo(f"{where(connection)}: {'up to date' if plan.up_to_date else 'not up to date'}")
+            click.echo(f"{databases.where(connection)}: {'up to date' if plan.up_to_date else 'not up to date'}")
             table(["file", "state"], list(states.items()))
             for refusal in plan.refusals:
                 click.echo(f"refused: {refusal}")
@@ -214,7 +227,7 @@ def stamp() -> None:
 def new(name: str, logic: bool) -> None:
     """Create the next numbered file for NAME, and its migration."""
     for path in migrations.new(name, logic=logic):
-        click.echo(path.relative_to(config.ROOT))
+        click.echo(os.path.relpath(path))
 
 
 @main.command()
@@ -319,7 +332,7 @@ def _inside(path: Path) -> list[Path]:
         if path.is_dir() else [path]
 
 
-def _print_layout(layout: Layout) -> None:
+def _print_layout(layout: look.Layout) -> None:
     for line in layout.block:
         click.echo(line)
 
@@ -328,6 +341,8 @@ def _print_layout(layout: Layout) -> None:
 def seed() -> None:
     """Load sample data: the real daily bars of five shares that the package bokeh_sampledata brings."""
     try:
+        from importlib import resources
+
         bars = resources.files("bokeh_sampledata") / "_data" / "stocks.csv.gz"
     except ModuleNotFoundError:
         raise Problem("the sample data are not installed", hint="pip install bokeh_sampledata", exit_code=2) from None
@@ -370,13 +385,11 @@ def _print_loads(summaries: Sequence[loader.Summary]) -> None:
 @yes_option
 def reset(yes: bool) -> None:
     """Delete everything Tidemark keeps in the database and build it anew."""
-    address = _url()
-    with connect(address) as connection:
-        _agree(f"Delete all data in {where(connection)}?", yes)
+    with database() as connection:
+        _agree(f"Delete all data in {databases.where(connection)}?", yes)
         migrations.rollback(connection, None, _say)
-    with connect(address) as connection:  # the extension cannot come back into the session that dropped it
         migrations.migrate(connection, _say)
-        click.echo(f"{where(connection)} is as new")
+        click.echo(f"{databases.where(connection)} is as new")
 
 
 @main.command()
@@ -507,9 +520,9 @@ def doctor(as_json: bool) -> None:
     with database() as connection:
         findings = examination.examine(connection)
     if as_json:
-        click.echo(json.dumps([asdict(finding) for finding in findings], indent=2))
+        click.echo(json.dumps([vars(finding) for finding in findings], indent=2))
     else:
-        table(["severity", "check", "found", "what to do"], [list(asdict(finding).values()) for finding in findings])
+        table(["severity", "check", "found", "what to do"], [list(vars(finding).values()) for finding in findings])
     sys.exit(examination.exit_code(findings))
 
 
@@ -716,7 +729,7 @@ def move(source: str, target: str, as_json: bool) -> None:
             bar.update(done - bar.pos)
         moved = moving.move(_address(source), _address(target), progress=progress, say=_say)
     if as_json:
-        click.echo(json.dumps([asdict(one) for one in moved], indent=2))
+        click.echo(json.dumps([vars(one) for one in moved], indent=2))
     else:
         table(["table", "rows", "parts", "copied", "checksum"],
               [[one.relation, one.rows, one.parts, one.copied, one.checksum] for one in moved])

@@ -45,6 +45,29 @@ SELECT i.type, i.identity
    AND NOT EXISTS (SELECT FROM pg_catalog.pg_depend AS d
                     WHERE d.classid = l.classid AND d.objid = l.objid AND d.deptype = 'e');
 
+-- name: make_way
+SELECT _tidemark.make_way(%s::regclass, %s);
+
+-- name: same_arguments
+SELECT p.oid
+  FROM pg_catalog.pg_proc AS p
+  JOIN pg_catalog.pg_namespace AS n ON n.oid = p.pronamespace
+  JOIN pg_catalog.pg_proc AS t ON t.pronamespace = pg_my_temp_schema()
+                              AND t.proname = 'made_anew'
+                              AND t.proargtypes = p.proargtypes
+ WHERE concat_ws('.', n.nspname, p.proname) = %(name)s;
+
+-- name: overtaken
+-- Functions of that name that logic made, and that this transaction has not made again: another has taken their place.
+SELECT p.oid
+  FROM pg_catalog.pg_proc AS p
+  JOIN pg_catalog.pg_namespace AS n ON n.oid = p.pronamespace
+ CROSS JOIN LATERAL pg_identify_object('pg_proc'::regclass, p.oid, 0) AS i
+  JOIN _tidemark_migrations.logic_objects AS o ON (o.kind, o.identity) = (i.type, i.identity)
+ WHERE concat_ws('.', n.nspname, p.proname) = %(name)s
+   AND (age(p.xmin) > 0
+        OR pg_xact_status((pg_current_xact_id()::text::bigint - age(p.xmin))::text::xid8) <> 'in progress');
+
 -- name: recorded
 SELECT o.kind, o.identity, o.file FROM _tidemark_migrations.logic_objects AS o;
 
@@ -76,19 +99,22 @@ INSERT INTO _tidemark_migrations.logic_objects (kind, identity, file) VALUES (%(
 -- name: stop_jobs
 SELECT public.delete_job(j.job_id) FROM timescaledb_information.jobs AS j WHERE j.proc_schema = ANY (%(schemas)s);
 
--- name: constraints
--- Those by which attaching quality lets a table notice rows that are written where no trigger runs; attaching again, as
--- the logic files do, puts them back.
-SELECT c.conrelid::regclass::text, quote_ident(c.conname)
-  FROM pg_catalog.pg_constraint AS c
-  JOIN pg_catalog.pg_class AS r ON r.oid = c.conrelid AND r.relnamespace::regnamespace::text !~ '^_timescaledb_'
-  JOIN pg_catalog.pg_depend AS d ON d.classid = 'pg_constraint'::regclass AND d.objid = c.oid
- WHERE d.refclassid = 'pg_proc'::regclass
-   AND d.refobjid = to_regprocedure('_tidemark.notice_replica(text)');
+-- name: attached
+-- Constraints that attaching puts on tables, and that call functions of schemas of ours; attaching makes them again.
+SELECT DISTINCT k.conrelid::regclass::text, quote_ident(k.conname)
+  FROM pg_catalog.pg_depend AS d
+  JOIN pg_catalog.pg_proc AS p ON d.refclassid = 'pg_proc'::regclass AND p.oid = d.refobjid
+  JOIN pg_catalog.pg_namespace AS n ON n.oid = p.pronamespace
+  JOIN pg_catalog.pg_constraint AS k ON d.classid = 'pg_constraint'::regclass AND k.oid = d.objid
+ WHERE n.nspname = ANY (%(schemas)s)
+   AND k.coninhcount = 0;
 
 -- name: rollups_views
 -- The views of aggregates, a user's own too, where TimescaleDB does not keep them.
-SELECT 'view', format('public.%I', r.name) FROM _tidemark.rollups AS r WHERE NOT r.is_native;
+SELECT 'view', format('public.%I', r.name)
+  FROM _tidemark.rollups AS r
+ WHERE NOT r.is_native
+   AND to_regclass(format('public.%I', r.name)) IS NOT NULL;
 
 -- name: everything
 -- All logic that stands on Tidemark's tables or that anything of ours made: what is recorded, what lies in schemas of
@@ -98,8 +124,9 @@ WITH own_schema AS (
 ), routine AS (
     SELECT p.oid
       FROM pg_catalog.pg_proc AS p
-     WHERE p.pronamespace IN (SELECT o.oid FROM own_schema AS o)
-       AND p.prokind <> 'a' -- aggregates are state
+      JOIN pg_catalog.pg_namespace AS n ON n.oid = p.pronamespace
+     WHERE n.oid IN (SELECT o.oid FROM own_schema AS o)
+       AND concat_ws('.', n.nspname, p.proname) <> ALL (%(state)s)
      UNION
     SELECT p.oid
       FROM pg_catalog.pg_proc AS p
@@ -124,9 +151,7 @@ WITH own_schema AS (
       JOIN pg_catalog.pg_class AS c ON c.oid = t.tgrelid
      WHERE t.tgfoid IN (SELECT r.oid FROM routine AS r)
        AND NOT t.tgisinternal
-       -- Not of chunks, which follow their hypertable; one of TimescaleDB's own may have one.
-       AND NOT (c.relnamespace::regnamespace::text ~ '^_timescaledb_'
-                AND EXISTS (SELECT FROM pg_catalog.pg_inherits AS h WHERE h.inhrelid = c.oid))
+       AND c.relnamespace::regnamespace::text !~ '^_timescaledb_'
      UNION ALL
     SELECT 'pg_class'::regclass, c.oid
       FROM pg_catalog.pg_class AS c

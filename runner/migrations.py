@@ -15,24 +15,26 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from importlib import resources
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import psycopg
-import yoyo
 from psycopg import sql
-from yoyo.backends.core.postgresql import PostgresqlPsycopgBackend
-from yoyo.connections import DatabaseURI
-from yoyo.migrations import Migration, MigrationList, default_migration_table
 
-from tidemark import catalog, config, logic
-from tidemark.database import where
+from tidemark import catalog, config, logic, preflight
 from tidemark.errors import Problem
-from tidemark.schema_files import FIRST_LOGIC_NUMBER, SchemaFile, schema_files
+from tidemark.later import Later
+from tidemark.schema_files import FIRST_LOGIC_NUMBER, SchemaFile, is_logic, schema_files
 from tidemark.sql_text import transaction_control
 
+if TYPE_CHECKING:
+    from yoyo.migrations import Migration, MigrationList
+
+    from tidemark import yoyo_backend
+    from tidemark.yoyo_backend import Backend
+else:  # only what changes a database needs yoyo
+    yoyo_backend = Later("tidemark.yoyo_backend")
+
 BOOKKEEPING = "_tidemark_migrations"
-MINIMUM_POSTGRESQL = 15
-MINIMUM_TIMESCALEDB = (2, 19, 3)
 LOCK_TIMEOUT_S = 3
 LOCK_ATTEMPTS = 5
 WAIT_FOR_RUNNER_S = 120
@@ -42,7 +44,9 @@ Say = Callable[[str], None]
 
 def state(migration_file: str) -> str:
     """Text of the state file that a migration of the same name applies."""
-    return (config.SCHEMA / "state" / Path(migration_file).with_suffix(".sql").name).read_text()
+    migration = Path(migration_file)
+    (text,) = [path.read_text() for path in (migration.parent.parent / "schema").rglob(f"{migration.stem}.sql")]
+    return text
 
 
 @dataclass
@@ -75,17 +79,17 @@ def make_plan(connection: psycopg.Connection, files: list[SchemaFile] | None = N
     on_disk = {file.name: file for file in plan.files}
     state_files = [file for file in plan.files if not file.is_logic]
     plan.pending = [file for file in state_files if file.name not in plan.applied]
-    plan.gone = sorted(name for name in plan.applied if name not in on_disk and int(name[:3]) >= FIRST_LOGIC_NUMBER)
+    plan.gone = sorted(name for name in plan.applied if name not in on_disk and is_logic(name))
     # Logic is made from other logic and from the catalogue, so it is re-applied as a whole.
     if plan.pending or plan.gone or any(f.is_logic and plan.applied.get(f.name) != f.sha256 for f in plan.files):
         plan.logic = [file for file in plan.files if file.is_logic]
 
-    last_applied = max((f.number for f in state_files if f.name in plan.applied), default=-1)
     for name, digest in sorted(plan.applied.items()):
-        number = int(name[:3])
-        if name not in on_disk and number < FIRST_LOGIC_NUMBER:
+        if name not in on_disk and not is_logic(name):
             plan.refusals.append(Problem(
-                f"schema/{name} was applied and is missing", hint="restore it: applied files are kept for ever"
+                f"schema/{name} was applied and is missing",
+                hint="call it where its project is, or with --dir" if name.startswith("own/")
+                else "restore it: applied files are kept for ever",
             ))
         elif name in on_disk and not on_disk[name].is_logic and on_disk[name].sha256 != digest:
             plan.refusals.append(Problem(
@@ -98,7 +102,8 @@ def make_plan(connection: psycopg.Connection, files: list[SchemaFile] | None = N
             f"schema/{file.name} comes before files that are applied already",
             hint="give it a number above the last applied one",
         )
-        for file in plan.pending if file.number < last_applied
+        for file in plan.pending
+        if any(f.number > file.number and f.is_own == file.is_own and f.name in plan.applied for f in state_files)
     ]
     plan.refusals += [
         refusal for file in [*plan.pending, *plan.logic]
@@ -119,16 +124,22 @@ def _own_transaction(name: str, text: str) -> Problem | None:
 
 def migrate(connection: psycopg.Connection, say: Say = lambda line: None) -> Plan:
     """Apply pending state and changed logic; returns what was done. Safe to run from many places at once."""
-    check_server(connection)
+    preflight.check_server(connection)
     with _runner_lock(connection):
         plan = make_plan(connection)
         if plan.refusals:
             raise plan.refusals[0]
         if plan.up_to_date:
             return plan
+        preflight.check(connection, plan.pending, is_first=not plan.applied)
         backend = _backend(connection)
         migrations = {migration.id: migration for migration in backend.to_apply(_migrations())}
+        shipped = [file for file in plan.logic if not file.is_own]
         for file in plan.pending:
+            if file.is_own and any(plan.applied.get(f.name) != f.sha256 for f in shipped):
+                say(f"applying logic ({len(shipped)} files)")  # what is shipped comes first, whole
+                _with_lock_retries(lambda: _apply_logic(backend, shipped, [], is_all=False), say)
+                plan.applied |= {file.name: file.sha256 for file in shipped}
             migration = migrations.get(file.migration_id)
             if migration is None:
                 raise Problem(
@@ -160,26 +171,34 @@ def rollback(connection: psycopg.Connection, count: int | None, say: Say = lambd
         if not applied:
             return []
         backend = _backend(connection)
-        undo = list(backend.to_rollback(_migrations()))[:count]
+        migrations = _migrations()
         missing = sorted(
-            name for name in applied
-            if int(name[:3]) < FIRST_LOGIC_NUMBER and name.removesuffix(".sql") not in {m.id for m in _migrations()}
+            name for name in applied if not is_logic(name) and Path(name).stem not in {m.id for m in migrations}
         )
         if missing:
             raise Problem(f"migrations/ has nothing to undo schema/{missing[0]} with", hint="restore the file")
+        names = {Path(name).stem: name for name in sorted(applied) if not is_logic(name)}  # own ones are the last
+        order = list(names)
+        undo = sorted(backend.to_rollback(migrations), key=lambda one: order.index(one.id), reverse=True)[:count]
 
         def undo_all() -> None:
             with _transaction(backend):
                 logic.drop_all(connection, catalog.own_schemas(connection))
-                for name in applied:
-                    if int(name[:3]) >= FIRST_LOGIC_NUMBER:
-                        _forget(connection, name)
+                for name in filter(is_logic, applied):
+                    _forget(connection, name)
                 for migration in undo:
                     say(f"undoing {migration.id}")
-                    _run_steps(backend, migration, "rollback")
+                    try:
+                        _run_steps(backend, migration, "rollback")
+                    except psycopg.errors.DependentObjectsStillExist as error:
+                        raise Problem(
+                            f"{migration.id} cannot be undone: something of your own stands on it",
+                            detail=error.diag.message_detail or error.diag.message_primary,
+                            hint="drop that or put it on something else first; nothing was undone",
+                        ) from None
                     backend.unmark_one(migration, log=False)
                     backend.log_migration(migration, "rollback")
-                    _forget(connection, f"{migration.id}.sql")
+                    _forget(connection, names[migration.id])
                 if not _applied(connection):
                     connection.execute(sql.SQL("DROP SCHEMA {} CASCADE").format(sql.Identifier(BOOKKEEPING)))
 
@@ -192,7 +211,7 @@ def stamp(connection: psycopg.Connection) -> list[str]:
 
     The caller makes sure first that the database is what `schema/` says (`catalog.differences`).
     """
-    check_server(connection)
+    preflight.check_server(connection)
     with _runner_lock(connection):
         plan = make_plan(connection)
         if plan.refusals:
@@ -222,19 +241,28 @@ def new(name: str, *, logic: bool = False) -> list[Path]:
     slug = "_".join("".join(c if c.isalnum() else " " for c in name.lower()).split())
     if not slug or not slug[0].isalpha():
         raise Problem(f"{name!r} does not make a file name", hint="start with a letter, e.g. add trade venue")
+    if config.IS_INSTALLED and not config.PROJECT:
+        raise Problem(
+            "there is no project here", hint=f"name its directory: tidemark --dir DIR new {slug}", exit_code=2
+        )
+    folder = config.PROJECT or config.SCHEMA.parent
+    if config.PROJECT and not (folder / config.MARKER).exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / config.MARKER).write_text("# This directory adds to Tidemark: schema/, migrations/ and queries/.\n")
     files = schema_files()
-    same = [file for file in files if file.is_logic == logic]
-    number = same[-1].number + 1 if same else (500 if logic else 400)
-    folder = same[-1].path.parent if same else config.SCHEMA / ("logic/500_base" if logic else "state")
-    folder.mkdir(parents=True, exist_ok=True)
-    if number >= (1000 if logic else 500):
+    same = [file for file in files if file.is_logic == logic and file.is_own == bool(config.PROJECT)]
+    number = same[-1].number + 1 if same else (FIRST_LOGIC_NUMBER if logic else 100)
+    if number >= (1000 if logic else FIRST_LOGIC_NUMBER):
         raise Problem("there is no number left for another file")
-    schema_file = folder / f"{number:03d}_{slug}.sql"
+    schema_file = (same[-1].path.parent if same else folder / "schema" / ("logic" if logic else "state")) / (
+        f"{number:03d}_{slug}.sql")
+    schema_file.parent.mkdir(parents=True, exist_ok=True)
     schema_file.write_text("-- Why this is needed, in a sentence.\n")
     if logic:
         return [schema_file]
     previous = [file.migration_id for file in files if not file.is_logic][-1]
-    migration_file = config.MIGRATIONS / f"{number:03d}_{slug}.py"
+    migration_file = folder / "migrations" / f"{number:03d}_{slug}.py"
+    migration_file.parent.mkdir(exist_ok=True)
     migration_file.write_text(
         f'"""What it adds, in a sentence."""\n\nfrom yoyo import step\n\nfrom tidemark.migrations import state\n\n'
         f'__depends__ = {{"{previous}"}}\n\nsteps = [step(state(__file__), """\n-- how to undo it\n""")]\n'
@@ -242,81 +270,24 @@ def new(name: str, *, logic: bool = False) -> list[Path]:
     return [schema_file, migration_file]
 
 
-def check_server(connection: psycopg.Connection) -> None:
-    """Refuse, before anything is touched, a server or a role that cannot carry Tidemark (exit code 2)."""
-    if connection.info.server_version < MINIMUM_POSTGRESQL * 10000:
-        raise Problem(
-            f"PostgreSQL {connection.info.server_version // 10000} is too old", detail=where(connection),
-            hint=f"Tidemark needs PostgreSQL {MINIMUM_POSTGRESQL} or newer", exit_code=2,
-        )
-    available, installed, preloaded, may_create = connection.execute(
-        "SELECT (SELECT e.default_version FROM pg_catalog.pg_available_extensions AS e"
-        "         WHERE e.name = 'timescaledb'),"
-        "       (SELECT e.extversion FROM pg_catalog.pg_extension AS e WHERE e.extname = 'timescaledb'),"
-        # The loader defines this setting; shared_preload_libraries itself is a superuser's to read.
-        "       EXISTS (SELECT FROM pg_catalog.pg_settings AS s WHERE s.name = 'timescaledb.max_background_workers'),"
-        "       has_database_privilege(current_database(), 'CREATE')"
-        "       AND has_schema_privilege('public', 'CREATE')"
-    ).fetchone()
-    if available is None:
-        raise Problem(
-            "TimescaleDB is not installed on the server", detail=where(connection),
-            hint="install its package there, or unset DATABASE_URL and run: tidemark up", exit_code=2,
-        )
-    if not preloaded:
-        raise Problem(
-            "TimescaleDB is not preloaded", detail=where(connection),
-            hint="set shared_preload_libraries = 'timescaledb' in postgresql.conf and restart the server",
-            exit_code=2,
-        )
-    version = installed or available
-    if tuple(int(part) for part in version.split("-")[0].split(".")[:3]) < MINIMUM_TIMESCALEDB:
-        raise Problem(
-            f"TimescaleDB {version} is too old", detail=where(connection),
-            hint=f"Tidemark needs {'.'.join(map(str, MINIMUM_TIMESCALEDB))} or newer", exit_code=2,
-        )
-    if not may_create:
-        raise Problem(
-            f"role {connection.info.user} may not create objects in {where(connection)}",
-            hint="GRANT CREATE ON DATABASE … and ON SCHEMA public to it, or use the database's owner", exit_code=2,
-        )
-
-
-class _Backend(PostgresqlPsycopgBackend):
-    """yoyo on a connection that is open already and holds the runner's lock."""
-
-    def __init__(self, connection: psycopg.Connection) -> None:
-        self._open = connection
-        super().__init__(
-            DatabaseURI("postgresql+psycopg", None, None, None, None, connection.info.dbname, {}),
-            default_migration_table,
-        )
-
-    def connect(self, dburi: DatabaseURI) -> psycopg.Connection:
-        return self._open
-
-    @contextlib.contextmanager
-    def lock(self, timeout: float = 10) -> Iterator[None]:
-        yield
-
-
-def _backend(connection: psycopg.Connection) -> _Backend:
+def _backend(connection: psycopg.Connection) -> Backend:
     """yoyo's backend, its own tables in place; call it with the runner's lock held."""
     connection.execute(resources.files("tidemark").joinpath("ledger.sql").read_text())
     connection.execute(
         sql.SQL("SET search_path = {}, public").format(sql.Identifier(BOOKKEEPING))
     )
-    backend = _Backend(connection)
+    backend = yoyo_backend.Backend(connection)
     backend.ensure_internal_schema_updated()
     return backend
 
 
 def _migrations() -> MigrationList:
     try:
-        migrations = yoyo.read_migrations(str(config.MIGRATIONS))
+        own = [config.PROJECT / "migrations"] if config.PROJECT else []
+        migrations = yoyo_backend.read_migrations(*map(str, [config.MIGRATIONS, *own]))
         for migration in migrations:
             migration.load()  # yoyo itself would skip one that does not load
-    except (yoyo.exceptions.BadMigration, yoyo.exceptions.MigrationConflict) as error:
+    except yoyo_backend.UNUSABLE as error:
         raise Problem("a file in migrations/ cannot be used", detail=repr(error), hint="correct it") from error
     for migration in migrations:
         if not migration.use_transactions:
@@ -340,13 +311,13 @@ def _scripts(steps: Iterable[Any]) -> Iterator[str]:
 
 
 @contextlib.contextmanager
-def _transaction(backend: _Backend) -> Iterator[None]:
+def _transaction(backend: Backend) -> Iterator[None]:
     with backend.transaction():
         backend.connection.execute(f"SET LOCAL lock_timeout = '{LOCK_TIMEOUT_S}s'")
         yield
 
 
-def _run_steps(backend: _Backend, migration: Migration, direction: str) -> None:
+def _run_steps(backend: Backend, migration: Migration, direction: str) -> None:
     """Let yoyo run a migration inside the open transaction, with public first on the search_path."""
     backend.connection.execute("SET LOCAL search_path = public")
     with (
@@ -372,7 +343,7 @@ def _one_transaction(connection: psycopg.Connection, name: str) -> Iterator[None
         )
 
 
-def _apply_state(backend: _Backend, file: SchemaFile, migration: Migration) -> None:
+def _apply_state(backend: Backend, file: SchemaFile, migration: Migration) -> None:
     with _transaction(backend):
         _run_steps(backend, migration, "apply")
         backend.mark_one(migration, log=False)
@@ -380,19 +351,18 @@ def _apply_state(backend: _Backend, file: SchemaFile, migration: Migration) -> N
         _remember(backend.connection, file)
 
 
-def _apply_logic(backend: _Backend, files: list[SchemaFile], gone: list[str]) -> list[str]:
-    """Apply all logic and drop what no file makes any more; returns what that was."""
+def _apply_logic(backend: Backend, files: list[SchemaFile], gone: list[str], *, is_all: bool = True) -> list[str]:
+    """Apply logic and, where that is all, drop what no file makes any more; returns what that was."""
     connection = backend.connection
 
-    def run() -> Iterator[str]:
-        for file in files:
-            connection.execute("SET LOCAL search_path = public")
-            with _one_transaction(connection, f"schema/{file.name}"):
-                connection.execute(file.text)
-            yield file.name
+    @contextlib.contextmanager
+    def guard(file: SchemaFile) -> Iterator[None]:
+        connection.execute("SET LOCAL search_path = public")
+        with _one_transaction(connection, f"schema/{file.name}"):
+            yield
 
     with _transaction(backend):
-        dropped = logic.apply(connection, run)
+        dropped = logic.apply(connection, files, guard, is_all=is_all)
         for file in files:
             _remember(connection, file)
         for name in gone:

@@ -21,7 +21,7 @@ from tidemark import config
 from tidemark.errors import Problem
 from tidemark.sql_files import named_statements
 
-TARGET = config.ROOT / "docs" / "pictures"
+TARGET = config.CHECKOUT / "docs" / "pictures"
 AREAS = {
     "reference": ("assets", "sources", "market_calendar", "time_index"),
     "market_data": ("timeseries_data", "candles", "quotes", "ticks", "sentiment_data", "indicators", "features"),

@@ -11,6 +11,7 @@ import re
 from collections import namedtuple
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import psycopg
@@ -66,14 +67,20 @@ class Result:
 
 def names() -> list[str]:
     """Every question there is, in alphabetical order."""
-    return sorted(path.stem for path in config.QUERIES.glob("*.sql"))
+    return sorted(_files())
+
+
+def _files() -> dict[str, Path]:
+    """The file of each question; the project's own come after those that are shipped, and take their place."""
+    folders = [config.QUERIES, *([config.PROJECT / "queries"] if config.PROJECT else [])]
+    return {path.stem: path for folder in folders for path in folder.glob("*.sql")}
 
 
 def load(name: str) -> Query:
     """The query of that name; raises Problem where there is none or its heading cannot be read."""
     if name not in names():
         raise Problem(f"there is no query {name!r}", hint=f"one of: {', '.join(names())}", exit_code=2)
-    text = (config.QUERIES / f"{name}.sql").read_text()
+    text = _files()[name].read_text()
     heading = re.match(
         r"-- (?P<question>.+\?)\n-- parameters:(?P<parameters>.*)\n-- columns: (?P<columns>.+)\n"
         r"-- cost: (?P<cost>.+)\n",

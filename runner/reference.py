@@ -14,7 +14,7 @@ import psycopg
 from tidemark import config
 from tidemark.errors import Problem
 
-TARGET = config.ROOT / "docs" / "reference.md"
+TARGET = config.CHECKOUT / "docs" / "reference.md"
 PREFACE = """# Reference
 
 Generated from the comments in the database by `make docs`; do not edit.

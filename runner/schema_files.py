@@ -1,7 +1,8 @@
 """The numbered SQL files: state, which runs once, and logic, which is re-applied when its text changes.
 
 Their order is that of their numbers, whatever folder they lie in; folders only help a reader. A file is known by its
-name without the folder, so that moving one changes nothing.
+name without the folder, so that moving one changes nothing. Those of the user's own project have numbers of their own,
+come after all that is shipped, and are known by a name that begins with `own/`.
 """
 
 from __future__ import annotations
@@ -25,18 +26,19 @@ class SchemaFile:
 
     path: Path
     text: str
+    is_own: bool = False
 
     @property
     def name(self) -> str:
-        return self.path.name
+        return f"own/{self.path.name}" if self.is_own else self.path.name
 
     @property
     def number(self) -> int:
-        return int(self.name[:3])
+        return number(self.name)
 
     @property
     def is_logic(self) -> bool:
-        return self.number >= FIRST_LOGIC_NUMBER
+        return is_logic(self.name)
 
     @property
     def sha256(self) -> str:
@@ -44,17 +46,37 @@ class SchemaFile:
 
     @property
     def migration_id(self) -> str:
-        return self.name.removesuffix(".sql")
+        return self.path.stem
 
 
-def schema_files(directory: Path | None = None) -> list[SchemaFile]:
-    """All files in the order in which they run; raises Problem where a name or number is wrong."""
-    directory = directory or config.SCHEMA
+def number(name: str) -> int:
+    """The number of a file by its name."""
+    return int(name.rpartition("/")[2][:3])
+
+
+def is_logic(name: str) -> bool:
+    """Whether a file of that name holds logic."""
+    return number(name) >= FIRST_LOGIC_NUMBER
+
+
+def schema_files() -> list[SchemaFile]:
+    """All files in the order in which they run: what is shipped, then the project's own; raises Problem where there are
+    none, or a name or number is wrong."""
+    shipped = _files(config.SCHEMA, False)
+    if not shipped:
+        raise Problem(
+            "there is no schema to apply", detail=f"no SQL files in {config.SCHEMA}",
+            hint="install Tidemark again: its package brings them along", exit_code=2,
+        )
+    return shipped + (_files(config.PROJECT / "schema", True) if config.PROJECT else [])
+
+
+def _files(directory: Path, is_own: bool) -> list[SchemaFile]:
     paths = sorted(directory.rglob("*.sql"), key=lambda path: path.name)
-    files = [SchemaFile(path, path.read_text()) for path in paths]
-    for file in files:
-        if not _NAME.fullmatch(file.name):
-            raise Problem(f"schema/{file.name} is not named NNN_lower_case.sql")
+    for path in paths:
+        if not _NAME.fullmatch(path.name):
+            raise Problem(f"schema/{path.name} is not named NNN_lower_case.sql")
+    files = [SchemaFile(path, path.read_text(), is_own) for path in paths]
     for earlier, later in itertools.pairwise(files):
         if earlier.number == later.number:
             raise Problem(f"schema/{earlier.name} and schema/{later.name} have the same number")

@@ -8,8 +8,11 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import re
+import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -18,7 +21,7 @@ import pytest
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from pytest_postgresql.janitor import DatabaseJanitor
 
-from tidemark import migrations
+from tidemark import config, migrations
 from tidemark.database import normalise
 from tidemark.installation import find_installation
 from tidemark.server import throwaway
@@ -158,6 +161,15 @@ def tx(_shared: Database) -> Iterator[psycopg.Connection]:
         connection.rollback()
 
 
+@pytest.fixture
+def checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A copy of schema/ and migrations/ that a test may change."""
+    for name, original in {"SCHEMA": config.SCHEMA, "MIGRATIONS": config.MIGRATIONS}.items():
+        shutil.copytree(original, tmp_path / original.name, ignore=shutil.ignore_patterns("__pycache__"))
+        monkeypatch.setattr(config, name, tmp_path / original.name)
+    return tmp_path
+
+
 Add = Callable[..., Any]
 
 
@@ -184,3 +196,50 @@ def adder(connection: psycopg.Connection) -> Add:
         return connection.execute(statement, list(row.values())).fetchone()[0]
 
     return add
+
+
+def fill(connection: psycopg.Connection) -> None:
+    """A row in every table of public, with every link set: what a database in use may look like."""
+    columns = connection.execute("""
+        SELECT c.relname, a.attname, a.atttypid::regtype::text,
+               (SELECT format('(SELECT %I FROM %s LIMIT 1)', r.attname, k.confrelid::regclass)
+                  FROM pg_constraint AS k
+                  JOIN pg_attribute AS r ON r.attrelid = k.confrelid AND r.attnum = k.confkey[1]
+                 WHERE k.conrelid = c.oid AND k.contype = 'f' AND k.conkey = ARRAY[a.attnum] LIMIT 1),
+               (SELECT quote_literal(e.enumlabel) FROM pg_enum AS e WHERE e.enumtypid = a.atttypid
+                 ORDER BY e.enumsortorder LIMIT 1),
+               (a.attnotnull OR EXISTS (SELECT FROM pg_constraint AS k WHERE k.contype = 'f' AND k.confrelid = c.oid
+                                         AND k.confkey = ARRAY[a.attnum]))
+               AND NOT a.atthasdef AND a.attidentity = ''
+          FROM pg_class AS c JOIN pg_attribute AS a ON a.attrelid = c.oid
+         WHERE c.relnamespace = 'public'::regnamespace AND c.relkind = 'r' AND a.attnum > 0 AND NOT a.attisdropped
+           AND a.attgenerated = ''
+           AND NOT EXISTS (SELECT FROM pg_depend AS d WHERE d.objid = c.oid AND d.deptype = 'e')
+    """).fetchall()
+    by_type = {"uuid": "gen_random_uuid()", "jsonb": "'{}'", "bytea": "'\\x00'", "xid8": "'1'", "boolean": "true",
+               "tstzrange": "'[2024-01-01, 2024-01-02)'", "regclass": "'assets'"}
+    special = {
+        "users.email": "'a@example.org'", "forecasts.target_ts": "now() + interval '1 day'",
+        "lineage.upstream_ref": "'2'", "backtest_configs.asset_universe": "ARRAY[gen_random_uuid()]",
+        "backtest_configs.period_end": "'2024-01-03'", "backtest_results.period_end": "'2024-01-03'",
+        "audit_seals.audit_ids": "'{[1,2)}'", "audit_seals.root": "sha256('')", "audit_seals.digests": "sha256('')",
+        "trades.is_backtest": "true",
+    }
+    rows: dict[str, dict[str, str]] = {}
+    for table, name, kind, link, label, is_needed in columns:
+        rows.setdefault(table, {})
+        if link or is_needed or f"{table}.{name}" in special:
+            rows[table][name] = special.get(f"{table}.{name}") or link or label or by_type.get(kind) or (
+                "'2024-01-02'" if re.match("date|timestamp", kind) else "'{}'" if kind.endswith("[]") else
+                "'1 day'" if kind == "interval" else "'1'")
+    connection.execute("SET session_replication_role = replica; SET tidemark.reason = 'a test'")
+    while rows:
+        waiting = {}
+        for table, values in rows.items():
+            linked = " AND ".join(f"{value} IS NOT NULL" for value in values.values() if value.startswith("(SELECT"))
+            names = f"({', '.join(values)}) SELECT {', '.join(values.values())} WHERE {linked or 'true'}"
+            if not connection.execute(f"INSERT INTO {table} {names if values else 'DEFAULT VALUES'}").rowcount:
+                waiting[table] = values  # for what it refers to
+        assert len(waiting) < len(rows), waiting
+        rows = waiting
+    connection.execute("RESET session_replication_role; RESET tidemark.reason")

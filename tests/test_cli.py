@@ -8,8 +8,9 @@ import re
 import psycopg
 import pytest
 from click.testing import CliRunner, Result
+from conftest import fill
 
-from tidemark import config, migrations
+from tidemark import config, migrations, preflight
 from tidemark.cli import ELSEWHERE, main
 from tidemark.errors import Problem
 from tidemark.installation import find_installation
@@ -94,7 +95,7 @@ def test_destructive_verb_asks(db, run, verb):
 
 def test_reset_leaves_an_empty_database_of_the_same_schema(db, run):
     with db.connect() as connection:
-        connection.execute("INSERT INTO assets (symbol, asset_type) VALUES ('X', 'stock')")
+        fill(connection)
     assert run(db.url, "reset", "--yes").exit_code == 0
     with db.connect() as connection:
         assert connection.execute("SELECT count(*) FROM assets").fetchone() == (0,)
@@ -195,7 +196,7 @@ def test_no_rights_to_create(empty):
 
 @pytest.mark.parametrize(("name", "value"), [("MINIMUM_TIMESCALEDB", (99, 0, 0)), ("MINIMUM_POSTGRESQL", 99)])
 def test_too_old_a_server(empty, run, monkeypatch, name, value):
-    monkeypatch.setattr(migrations, name, value)
+    monkeypatch.setattr(preflight, name, value)
     assert_refused(run(empty.url, "migrate"), "too old", "99", code=2)
     with empty.connect() as connection:
         assert connection.execute("SELECT to_regnamespace('_tidemark_migrations')").fetchone() == (None,)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import random
 import re
-import shutil
 import signal
 import subprocess
 import sys
@@ -15,7 +14,7 @@ from pathlib import Path
 
 import psycopg
 import pytest
-from conftest import _database
+from conftest import _database, fill
 from psycopg.conninfo import make_conninfo
 
 from tidemark import catalog, config, migrations
@@ -23,15 +22,6 @@ from tidemark.errors import Problem
 from tidemark.schema_files import schema_files
 
 STATE = [file for file in schema_files() if not file.is_logic]
-
-
-@pytest.fixture
-def checkout(tmp_path, monkeypatch):
-    """A copy of schema/ and migrations/ that a test may change."""
-    for name, original in {"SCHEMA": config.SCHEMA, "MIGRATIONS": config.MIGRATIONS}.items():
-        shutil.copytree(original, tmp_path / original.name, ignore=shutil.ignore_patterns("__pycache__"))
-        monkeypatch.setattr(config, name, tmp_path / original.name)
-    return tmp_path
 
 
 def migrate(database) -> migrations.Plan:
@@ -104,6 +94,64 @@ def test_each_rollback_can_be_migrated_again(empty, db, count):
         assert len(migrations.rollback(connection, count)) == count
     migrate(empty)
     assert snapshot(empty) == snapshot(db)
+
+
+OWN = """
+    CREATE TABLE own (asset text, ts timestamptz, value float, PRIMARY KEY (asset, ts));
+    SELECT create_hypertable('own', 'ts');
+    SELECT attach_quality('own'), attach_audit('own');
+    INSERT INTO own SELECT 'a', timestamptz '2024-01-01' + i * interval '1 day', -i FROM generate_series(1, 9) AS i;
+    SELECT add_rollup('own_daily', 'own', '1 day', ARRAY['asset'], ARRAY['sum(value) AS total']);
+    SELECT add_rollup('more_daily', 'timeseries_data', '1 day', ARRAY['source_id'], ARRAY['max(value) AS most']);
+    SET tidemark.reason = 'a test';
+    INSERT INTO validation_rules (name, applies_to, rule_type, parameters)
+    VALUES ('own_positive', 'own', 'range', '{"column": "value", "min": 0}');
+"""
+
+
+def test_database_in_use_is_undone_file_by_file_and_built_again(empty, db):
+    """With a row in every table, and with a hypertable of a user's own that keeps its rows."""
+    migrate(empty)
+    with empty.connect() as connection:
+        for statement in OWN.split(";\n")[:-1]:
+            connection.execute(statement)
+        fill(connection)
+        tables = connection.execute("SELECT tablename FROM pg_tables WHERE schemaname = 'public'").fetchall()
+        assert [t for (t,) in tables if connection.execute(f"SELECT FROM {t} LIMIT 1").fetchone() is None] == []
+        for file in reversed(STATE):
+            assert migrations.rollback(connection, 1) == [file.migration_id]
+        assert connection.execute("SELECT count(*), sum(value) FROM own").fetchone() == (10, -45)
+    migrate(empty)
+    with empty.connect() as connection:
+        assert catalog.differences(connection) == []
+        connection.execute("SELECT attach_quality('own'), attach_audit('own')")
+        connection.execute("DROP TABLE own CASCADE")
+        assert migrations.rollback(connection, None)
+
+
+STANDS_ON_IT = {
+    "CREATE TABLE mine (asset_id uuid REFERENCES assets)": "mine",
+    "CREATE TABLE mine (step candle_interval)": "mine",
+    "CREATE VIEW mine AS SELECT * FROM quotes": "mine",
+    "CREATE VIEW mine AS SELECT * FROM anomaly_queue": "mine",
+    "CREATE VIEW mine AS SELECT * FROM candles_1d": "mine",
+    "CREATE TABLE buddy_ai.mine (a integer)": "mine",
+    "CREATE TABLE _tidemark.mine (a integer)": "mine",
+}
+
+
+def test_what_a_user_built_on_it_is_named_and_nothing_is_undone(db):
+    before = snapshot(db)
+    with db.connect() as connection:
+        for statement, name in STANDS_ON_IT.items():
+            connection.execute(statement)
+            with pytest.raises(Problem) as refused:
+                migrations.rollback(connection, None)
+            assert name in refused.value.detail, statement
+            assert "CASCADE" not in str(refused.value)
+            kind, qualified = statement.split()[1:3]
+            connection.execute(f"DROP {kind} {qualified}")
+    assert snapshot(db) == before
 
 
 def test_edited_applied_file_is_refused_by_name(empty, checkout):
@@ -264,9 +312,9 @@ def test_stamping_records_what_logic_makes(empty, checkout):
 
 @pytest.mark.parametrize("file", schema_files(), ids=lambda file: file.name)
 def test_number_says_what_kind_of_file_it_is(file):
-    """State makes tables and types once; logic can be run again. The runner finds logic by how its lines begin."""
+    """State makes tables and types once, and what tables and aggregates are made with; logic can be run again."""
     created = re.findall(r"^CREATE (?:UNIQUE )?(OR REPLACE \w+|\w+)", file.text, re.MULTILINE)
-    once = {"AGGREGATE", "TABLE", "TYPE", "INDEX", "EXTENSION", "SCHEMA", "ROLE", "SEQUENCE"}
+    once = {"AGGREGATE", "FUNCTION", "TABLE", "TYPE", "INDEX", "EXTENSION", "SCHEMA", "ROLE", "SEQUENCE"}
     again = {*(f"OR REPLACE {kind}" for kind in ("FUNCTION", "PROCEDURE", "VIEW", "TRIGGER")), "CONSTRAINT", "EVENT"}
     assert set(created) <= (again if file.is_logic else once)
 

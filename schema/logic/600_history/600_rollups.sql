@@ -1320,6 +1320,202 @@ END
 $func$;
 COMMENT ON FUNCTION public.drop_rollup(text) IS 'Removes an aggregate with everything it holds.';
 
+-- Takes an aggregate and those computed from it down, so that they can be made anew in the same transaction. What would
+-- be lost for good is kept until then: frozen buckets. Views on it are set aside.
+CREATE OR REPLACE FUNCTION _tidemark.take_down_rollup(p_name text)
+    RETURNS void
+    LANGUAGE plpgsql
+    VOLATILE
+    SET search_path = pg_catalog, pg_temp
+AS $func$
+DECLARE
+    v_rollup record;
+BEGIN
+    IF to_regclass('pg_temp.tidemark_taken_down') IS NULL THEN
+        CREATE TEMPORARY TABLE tidemark_taken_down (
+            name text, definition _tidemark.rollups, dropped_before timestamptz, kept text,
+            frozen _tidemark.rollup_frozen[], chunks _tidemark.rollup_chunks[], is_back boolean DEFAULT false
+        ) ON COMMIT DROP;
+    END IF;
+    FOR v_rollup IN
+        WITH RECURSIVE branch AS (
+            SELECT r.name, 0 AS depth FROM _tidemark.rollups AS r WHERE r.name = p_name
+             UNION ALL
+            SELECT r.name, b.depth + 1 FROM branch AS b JOIN _tidemark.rollups AS r ON r.parent = b.name
+        )
+        SELECT r.name, r.hypertable, r AS definition, left('tidemark_kept_' || r.name, 63) AS kept
+          FROM branch AS b
+          JOIN _tidemark.rollups AS r ON r.name = b.name
+         ORDER BY b.depth DESC
+    LOOP
+        EXECUTE format('LOCK TABLE %s IN SHARE ROW EXCLUSIVE MODE', v_rollup.hypertable);
+        PERFORM _tidemark.note_drops(v_rollup.hypertable);
+        EXECUTE format(
+            'CREATE TEMPORARY TABLE %I ON COMMIT DROP AS SELECT p.* FROM %s AS p WHERE %s',
+            v_rollup.kept, _tidemark.rollup_store(v_rollup.name), _tidemark.is_frozen(v_rollup.definition, 'p')
+        );
+        INSERT INTO pg_temp.tidemark_taken_down (name, definition, dropped_before, kept, frozen, chunks)
+        SELECT v_rollup.name, v_rollup.definition, s.dropped_before, v_rollup.kept,
+               ARRAY(SELECT z FROM _tidemark.rollup_frozen AS z WHERE z.name = v_rollup.name),
+               ARRAY(SELECT k FROM _tidemark.rollup_chunks AS k WHERE k.hypertable = v_rollup.hypertable)
+          FROM _tidemark.rollup_sources AS s
+         WHERE s.hypertable = v_rollup.hypertable;
+        PERFORM _tidemark.set_aside_dependents('pg_class'::regclass, format('public.%I', v_rollup.name)::regclass);
+        PERFORM public.drop_rollup(v_rollup.name);
+    END LOOP;
+END
+$func$;
+COMMENT ON FUNCTION _tidemark.take_down_rollup(text) IS
+'Takes an aggregate down to be made anew; buckets whose raw rows are gone are kept for it.';
+
+-- Gives an aggregate that was taken down and made again its frozen buckets, with NULL in columns that it did not have.
+-- Raises TM603 where they do not fit any more.
+CREATE OR REPLACE FUNCTION _tidemark.bring_back_buckets(p_name text)
+    RETURNS void
+    LANGUAGE plpgsql
+    VOLATILE
+    SET search_path = pg_catalog, pg_temp
+AS $func$
+DECLARE
+    v_taken record;
+    v_rollup _tidemark.rollups;
+    v_store regclass;
+    v_columns text;
+    v_watermark timestamptz;
+BEGIN
+    IF to_regclass('pg_temp.tidemark_taken_down') IS NULL THEN
+        RETURN;
+    END IF;
+    UPDATE pg_temp.tidemark_taken_down AS t
+       SET is_back = true
+     WHERE t.name = p_name AND NOT t.is_back
+    RETURNING t.* INTO v_taken;
+    IF NOT FOUND THEN
+        RETURN;
+    END IF;
+    SELECT r.* INTO STRICT v_rollup FROM _tidemark.rollups AS r WHERE r.name = p_name;
+    UPDATE _tidemark.rollup_sources AS s
+       SET dropped_before = v_taken.dropped_before
+     WHERE s.hypertable = v_rollup.hypertable;
+    INSERT INTO _tidemark.rollup_chunks
+    SELECT k.* FROM unnest(v_taken.chunks) AS k WHERE k.hypertable = v_rollup.hypertable
+    ON CONFLICT ON CONSTRAINT rollup_chunks_pkey DO NOTHING;
+    IF v_taken.frozen = '{}' THEN
+        RETURN;
+    ELSIF (v_rollup.hypertable, v_rollup.series, v_rollup.bucket, v_rollup.bucket_column) IS DISTINCT FROM (
+        (v_taken.definition).hypertable, (v_taken.definition).series, (v_taken.definition).bucket,
+        (v_taken.definition).bucket_column
+    ) THEN
+        RAISE EXCEPTION USING ERRCODE = 'TM603',
+            MESSAGE = format('aggregate %s cannot be defined differently', p_name),
+            DETAIL = 'It holds buckets whose raw rows are gone, and they would not fit another series or bucket.',
+            HINT = 'Give the new aggregate another name.';
+    END IF;
+    v_store := _tidemark.rollup_store(p_name);
+    SELECT string_agg(quote_ident(a.attname), ', ' ORDER BY a.attnum) INTO v_columns
+      FROM pg_catalog.pg_attribute AS a
+      JOIN pg_catalog.pg_attribute AS k ON k.attrelid = format('pg_temp.%I', v_taken.kept)::regclass
+                                       AND k.attname = a.attname
+     WHERE a.attrelid = v_store
+       AND a.attnum > 0
+       AND NOT a.attisdropped;
+    EXECUTE format('INSERT INTO %s (%s) SELECT %s FROM pg_temp.%I', v_store, v_columns, v_columns, v_taken.kept);
+    INSERT INTO _tidemark.rollup_frozen SELECT z.* FROM unnest(v_taken.frozen) AS z;
+    PERFORM _tidemark.guard_frozen(v_rollup);
+
+    -- As far as the coarsest of those that went with it reaches, so that each finds what it is computed from.
+    SELECT max(_tidemark.bucket_ceiling((t.definition).bucket, t.dropped_before)) INTO v_watermark
+      FROM pg_temp.tidemark_taken_down AS t
+     WHERE (t.definition).hypertable = v_rollup.hypertable;
+    UPDATE _tidemark.rollups AS r SET watermark = v_watermark WHERE r.name = p_name RETURNING r.* INTO v_rollup;
+    IF v_rollup.is_native THEN
+        BEGIN
+            UPDATE _timescaledb_catalog.continuous_aggs_watermark AS w
+               SET watermark = _timescaledb_functions.to_unix_microseconds(v_watermark)
+              FROM _timescaledb_catalog.continuous_agg AS g
+             WHERE g.user_view_schema = 'public'
+               AND g.user_view_name = p_name
+               AND w.mat_hypertable_id = g.mat_hypertable_id;
+        EXCEPTION WHEN insufficient_privilege THEN
+            RAISE NOTICE 'aggregate % shows buckets whose raw rows are gone again after the next refresh', p_name;
+        END;
+    ELSE
+        -- Nobody writes meanwhile, and who does so next has to log what lies below.
+        PERFORM setval(
+            format('_tidemark.%I', _tidemark.source_name(v_rollup.hypertable) || '_logged_before'),
+            extract(epoch FROM greatest(s.announced, v_watermark))::bigint
+        ) FROM _tidemark.rollup_sources AS s WHERE s.hypertable = v_rollup.hypertable;
+        UPDATE _tidemark.rollup_sources AS s
+           SET announced = greatest(s.announced, v_watermark)
+         WHERE s.hypertable = v_rollup.hypertable;
+        PERFORM _tidemark.refresh_rollup(v_rollup, '-infinity', v_watermark, '-infinity');
+    END IF;
+END
+$func$;
+COMMENT ON FUNCTION _tidemark.bring_back_buckets(text) IS
+'Gives an aggregate that was made anew its buckets whose raw rows are gone; raises TM603 where they do not fit.';
+
+-- Makes again, as they were, aggregates that were taken down with another and that nobody has made since: a user's own.
+CREATE OR REPLACE FUNCTION _tidemark.bring_back_rollups()
+    RETURNS void
+    LANGUAGE plpgsql
+    VOLATILE
+    SET search_path = pg_catalog, pg_temp
+AS $func$
+DECLARE
+    v_taken record;
+BEGIN
+    IF to_regclass('pg_temp.tidemark_taken_down') IS NULL THEN
+        RETURN;
+    END IF;
+    FOR v_taken IN
+        SELECT (d.definition).* FROM pg_temp.tidemark_taken_down AS d
+         WHERE NOT d.is_back
+         ORDER BY (d.definition).bucket
+    LOOP
+        PERFORM public.add_rollup(v_taken.name, v_taken.hypertable, v_taken.bucket, v_taken.series, v_taken.columns,
+                                  v_taken.filter, v_taken.parent, v_taken.bucket_column);
+        PERFORM _tidemark.bring_back_buckets(v_taken.name);
+    END LOOP;
+    DROP TABLE pg_temp.tidemark_taken_down;
+END
+$func$;
+COMMENT ON FUNCTION _tidemark.bring_back_rollups() IS
+'Makes again, as they were, aggregates that were taken down with another and not made since.';
+
+-- Adds an aggregate that Tidemark brings along, or changes it where an earlier version defined it differently: buckets
+-- whose raw rows are there are computed anew, the others keep what they have.
+CREATE OR REPLACE FUNCTION _tidemark.ship_rollup(
+    p_name text,
+    p_hypertable regclass,
+    p_bucket interval,
+    p_series text[],
+    p_columns text[],
+    p_filter text DEFAULT NULL,
+    p_parent text DEFAULT NULL,
+    p_bucket_column text DEFAULT 'bucket'
+)
+    RETURNS void
+    LANGUAGE plpgsql
+    VOLATILE
+    SET search_path = pg_catalog, pg_temp
+AS $func$
+BEGIN
+    IF EXISTS (
+        SELECT FROM _tidemark.rollups AS r
+         WHERE r.name = p_name
+           AND (r.hypertable, r.bucket, r.series, r.columns, r.filter, r.parent, r.bucket_column)
+               IS DISTINCT FROM (p_hypertable, p_bucket, p_series, p_columns, p_filter, p_parent, p_bucket_column)
+    ) THEN
+        PERFORM _tidemark.take_down_rollup(p_name);
+    END IF;
+    PERFORM public.add_rollup(p_name, p_hypertable, p_bucket, p_series, p_columns, p_filter, p_parent, p_bucket_column);
+    PERFORM _tidemark.bring_back_buckets(p_name);
+END
+$func$;
+COMMENT ON FUNCTION _tidemark.ship_rollup(text, regclass, interval, text[], text[], text, text, text) IS
+'Adds an aggregate that Tidemark brings along, or changes the one of an earlier version without losing its buckets.';
+
 -- Clears away what is left of aggregates whose hypertable was dropped with CASCADE.
 CREATE OR REPLACE FUNCTION _tidemark.tidy_rollups()
     RETURNS void

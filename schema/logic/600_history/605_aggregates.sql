@@ -37,7 +37,7 @@ DECLARE
     c_high CONSTANT text := 'max([high]) AS high';
     c_low CONSTANT text := 'min([low]) AS low';
 BEGIN
-    PERFORM public.add_rollup(
+    PERFORM _tidemark.ship_rollup(
         r.name, r.hypertable, r.bucket, r.series,
         ARRAY(SELECT regexp_replace(c.text, c_figure[1], c_figure[2], c_figure[3])
                 FROM unnest(string_to_array(r.columns, ' | ')) WITH ORDINALITY AS c (text, position)

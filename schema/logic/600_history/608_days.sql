@@ -11,7 +11,7 @@ BEGIN
                        ('candles', ARRAY['asset_id', 'interval']),
                        ('quotes', ARRAY['asset_id'])) AS t (name, series)
     LOOP
-        PERFORM public.add_rollup(
+        PERFORM _tidemark.ship_rollup(
             v_target.name || '_days', format('public.%I', v_target.name)::regclass, interval '1 day', v_target.series,
             ARRAY[
                 'count(*) AS row_count',
