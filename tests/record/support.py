@@ -78,6 +78,7 @@ class Rows:
             "sources": lambda: {"name": f"source {i}", "data_type": "ohlcv"},
             "strategies": lambda: {"name": f"s{i}", "user_id": self.user},
             "strategy_rules": lambda: {"name": f"r{i}", "entry_type": "breakout", "strategy_id": self.strategy},
+            "ticks": lambda: {"asset_id": self.asset, "ts": ts, "seq": i, "price": 10, "quantity": 1},
             "time_index": lambda: {
                 "timestamp": f"{2200 + i}-01-01+00", "date_only": f"{2200 + i}-01-01", "year": 2200 + i, "quarter": 1,
                 "month": 1, "iso_week": 1, "day_of_week": 1, "hour": 0, "is_weekend": False, "is_month_end": False,
@@ -107,7 +108,8 @@ CHANGE = {
     "quality_profiles": ("market", "XNYS", "XLON"), "quotes": ("volume", 2.0, 3.0),
     "sentiment_data": ("text", "new", "newer"), "signals": ("rationale", "new", "newer"),
     "sources": ("display_name", "new", "newer"), "strategies": ("description", "new", "newer"),
-    "strategy_rules": ("source_ref", "new", "newer"), "time_index": ("is_trading_day", True, False),
+    "strategy_rules": ("source_ref", "new", "newer"), "ticks": ("quantity", 2.0, 3.0),
+    "time_index": ("is_trading_day", True, False),
     "timeseries_data": ("volume", 2.0, 3.0), "trades": ("reasoning", "new", "newer"),
     "users": ("full_name", "new", "newer"), "validation_rules": ("severity", "info", "error"),
     "watchlist_items": ("notes", "new", "newer"), "watchlists": ("color", "new", "newer"),

@@ -280,8 +280,8 @@ def everything_said(error: psycopg.Error) -> str:
 
 BAD_USERS = [
     ({"email": "nobody"}, "users_email_has_at_sign", "23514"), ({"username": " "}, "users_username_not_blank", "23514"),
-    ({"email": None}, None, "23502"), ({"role": None}, None, "23502"), ({"password_hash": "T0PSECRET"},
-                                                                     "users_password_hash_is_argon2id", "23514"),
+    ({"email": None}, None, "23502"), ({"username": None}, None, "23502"), ({"password_hash": "T0PSECRET"},
+                                                                     "users_password_hash_is_one", "23514"),
 ]
 
 
