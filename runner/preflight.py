@@ -165,5 +165,5 @@ def _shipped_names() -> set[str]:
 
 
 def _application_schemas() -> list[str]:
-    text = next(config.SCHEMA.rglob("450_applications.sql")).read_text()
-    return re.findall(r"^CREATE SCHEMA (\w+)", text, re.MULTILINE)
+    return [name for path in config.SCHEMA.rglob("450_applications.sql")
+            for name in re.findall(r"^CREATE SCHEMA (\w+)", path.read_text(), re.MULTILINE)]
