@@ -313,7 +313,7 @@ def test_stamping_records_what_logic_makes(empty, checkout):
 @pytest.mark.parametrize("file", schema_files(), ids=lambda file: file.name)
 def test_number_says_what_kind_of_file_it_is(file):
     """State makes tables and types once, and what tables and aggregates are made with; logic can be run again."""
-    created = re.findall(r"^CREATE (?:UNIQUE )?(OR REPLACE \w+|\w+)", file.text, re.MULTILINE)
+    created = re.findall(r"^CREATE (?:UNIQUE |UNLOGGED )?(OR REPLACE \w+|\w+)", file.text, re.MULTILINE)
     once = {"AGGREGATE", "FUNCTION", "TABLE", "TYPE", "INDEX", "EXTENSION", "SCHEMA", "ROLE", "SEQUENCE"}
     again = {*(f"OR REPLACE {kind}" for kind in ("FUNCTION", "PROCEDURE", "VIEW", "TRIGGER")), "CONSTRAINT", "EVENT"}
     assert set(created) <= (again if file.is_logic else once)
