@@ -10,7 +10,7 @@ import psycopg
 from psycopg import sql
 
 ARGON2ID = "$argon2id$v=19$m=19456,t=2,p=1$c29tZXNhbHQxMjM$aGFzaGhhc2hoYXNoaGFzaGhhc2hoYXNo"
-HYPERTABLES = ("timeseries_data", "candles", "quotes", "sentiment_data", "indicators", "features")
+HYPERTABLES = ("timeseries_data", "candles", "quotes", "sentiment_data", "indicators", "features", "ticks")
 UNRECORDED_INSERTS = (*HYPERTABLES, "anomalies", "time_index")
 REASON_DEMANDED = ("validation_rules", "quality_profiles", "data_policies")
 RECORD = ("audit_log", "audit_tx", "audit_seals", "timeseries_archive")
