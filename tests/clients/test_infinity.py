@@ -60,7 +60,8 @@ def calls(connection: psycopg.Connection) -> Iterator[str]:
         "interval": ["'1 day'"], "jsonb": ["'{\"source_id\": 1, \"timestamp\": \"2024-03-04 05:00+00\"}'"],
         "regclass": ["'timeseries_data'"], "candle_interval": ["'1h'"], "lineage_kind": ["'source'"],
         "double precision[]": ["'{1}'"], "text[]": ["'{x}'"], "bytea": ["'\\x00'"], "name": ["'x'"],
-        "anomaly_status": ["'expected'"], "candles": ["(SELECT c FROM candles AS c LIMIT 1)"],
+        "timestamp with time zone[]": ["'{2024-03-04+00}'"], "anomaly_status": ["'expected'"],
+        "candles": ["(SELECT c FROM candles AS c LIMIT 1)"],
         "timestamp with time zone": ["'2024-03-01+00'", "'-infinity'", "'infinity'"],
     }
     for schema, name, names, types, required in connection.execute(FUNCTIONS).fetchall():
