@@ -9,6 +9,9 @@
 -- * A chunk that was dropped is missed among those that there were.
 -- * What shapes a baseline (profiles, the sources' links to them, calendars, reviews of errors) leaves lapses; so do
 --   rows that are written where triggers do not run, through a constraint of the hypertable.
+--
+-- What leaves no trace are rows that are deleted where triggers do not run, and rows that are written into a chunk itself:
+-- then rescore() the series, which also voids what is remembered of it.
 
 -- Leaves a lapse for some series, or for all of the hypertable where p_series is NULL.
 CREATE OR REPLACE FUNCTION _tidemark.lapse(
