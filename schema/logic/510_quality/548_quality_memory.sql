@@ -10,8 +10,8 @@
 -- * What shapes a baseline (profiles, the sources' links to them, calendars, reviews of errors) leaves lapses; so do
 --   rows that are written where triggers do not run, through a constraint of the hypertable.
 --
--- What leaves no trace are rows that are deleted where triggers do not run, and rows that are written into a chunk itself:
--- then rescore() the series, which also voids what is remembered of it.
+-- What leaves no trace are rows that are deleted where triggers do not run, and rows that are written into a chunk
+-- itself: then rescore() the series, which also voids what is remembered of it.
 
 -- Leaves a lapse for some series, or for all of the hypertable where p_series is NULL.
 CREATE OR REPLACE FUNCTION _tidemark.lapse(
@@ -124,9 +124,9 @@ REVOKE ALL ON FUNCTION _tidemark.forget_series(regclass, jsonb [], timestamptz [
 COMMENT ON FUNCTION _tidemark.forget_series(regclass, jsonb [], timestamptz []) IS
 'Makes what is remembered of series void.';
 
--- Builds the memories of series from their rows up to p_ts, the times of their newest rows. What somebody else holds, has
--- rows after that time or does not show the one at it, or is judged by another transform than the change of logarithms,
--- is passed over. Returns the series of which something is remembered now.
+-- Builds the memories of series from their rows up to p_ts, the times of their newest rows. What somebody else holds,
+-- has rows after that time or does not show the one at it, or is judged by another transform than the change of
+-- logarithms, is passed over. Returns the series of which something is remembered now.
 CREATE OR REPLACE FUNCTION _tidemark.remember(
     p_hypertable regclass,
     p_series jsonb[],
@@ -348,6 +348,7 @@ CREATE OR REPLACE FUNCTION _tidemark.recall(
     SET search_path = pg_catalog, pg_temp
 AS $func$
 DECLARE
+    v_rows CONSTANT refcursor := p_rows; -- pgspot does not read the types of parameters
     r record;
     m _tidemark.series_memory;
     q public.quality_profiles;
@@ -380,7 +381,7 @@ DECLARE
 BEGIN
     row_count := 0;
     LOOP
-        FETCH p_rows INTO r;
+        FETCH v_rows INTO r;
         EXIT WHEN NOT FOUND;
         row_count := row_count + 1;
         m := r.memory;
@@ -496,7 +497,7 @@ BEGIN
             ts := ts || r.ts;
         END IF;
     END LOOP;
-    CLOSE p_rows;
+    CLOSE v_rows;
     IF v_count > 0 THEN
         UPDATE _tidemark.series_memory AS o
            SET newest_at = i.newest_at, newest = i.newest, previous = i.previous, level_1 = i.level_1,
