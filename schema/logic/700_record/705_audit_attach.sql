@@ -43,9 +43,10 @@ CREATE OR REPLACE FUNCTION _tidemark.free_record_name(p_table regclass)
     STABLE
     SET search_path = pg_catalog, pg_temp
 AS $func$
+    WITH wanted AS MATERIALIZED (SELECT _tidemark.record_name(p_table) AS name)
     SELECT n.name
-      FROM (SELECT _tidemark.record_name(p_table) || CASE WHEN i > 1 THEN '~' || i ELSE '' END AS name, i
-              FROM generate_series(1, 1000) AS i) AS n
+      FROM (SELECT w.name || CASE WHEN i > 1 THEN '~' || i ELSE '' END AS name, i
+              FROM wanted AS w CROSS JOIN generate_series(1, 1000) AS i) AS n
      WHERE NOT EXISTS (
                SELECT FROM _tidemark.audit_shapes AS s
                  JOIN pg_catalog.pg_class AS c ON c.oid = s.relation
