@@ -254,12 +254,18 @@ def _refuse_differences(connection: psycopg.Connection) -> None:
 LOAD_EXAMPLES = """\b
 Examples:
   tidemark load --mode backfill --source ecb --wide eurofxref-hist.csv
-  tidemark load --table candles --interval 1h --symbol-from-name BTCUSDT-1h-2025-03.zip
-  tidemark load --table candles --interval 1h --symbol EURUSD --asset-type forex --tz Europe/Athens EURUSD_H1.csv
-  tidemark load --table candles --interval 1d --symbol DAX --exchange XETR --encoding cp1252 --decimal , \\
-      --columns ts=Datum,open=Eröffnung,high=Hoch,low=Tief,close=Schluss,volume=Volumen dax.csv
-  tidemark load --table candles --interval 1d --symbol ABC --time-format mdy ambiguous.csv
-  tidemark load --table candles --interval 1d --symbol-from-name --format lean aapl.zip
+  tidemark load --table candles --interval 1h --symbol-from-name \\
+      BTCUSDT-1h-2025-03.zip
+  tidemark load --table candles --interval 1h --symbol EURUSD \\
+      --asset-type forex --tz Europe/Athens EURUSD_H1.csv
+  tidemark load --table candles --interval 1d --symbol DAX --exchange XETR \\
+      --encoding cp1252 --decimal , --columns \\
+      ts=Datum,open=Eröffnung,high=Hoch,low=Tief,close=Schluss,volume=6 \\
+      dax.csv
+  tidemark load --table candles --interval 1d --symbol ABC \\
+      --time-format mdy ambiguous.csv
+  tidemark load --table candles --interval 1d --symbol-from-name \\
+      --format lean aapl.zip
   tidemark load --table ticks --symbol BCHEUR --dry-run trades.csv
   tidemark load --table ticks --symbol BCHEUR --again trades.csv
 """

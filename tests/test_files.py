@@ -132,7 +132,8 @@ def test_the_examples_of_the_help_run_and_use_every_option(place, tmp_path, monk
     shown = CliRunner().invoke(cli.main, ["load", "--help"], env={"COLUMNS": "200"}).output
     examples = re.findall(r"^ +tidemark load (.*)$", re.sub(r"\\\n\s*", "", shown), re.M)
     assert len(examples) == 8
-    options = {option for parameter in cli.load.params for option in parameter.opts if option.startswith("--")}
+    options = {option for parameter in cli.load.params if not getattr(parameter, "hidden", False)
+               for option in parameter.opts if option.startswith("--")}
     assert options == {word for example in examples for word in shlex.split(example) if word.startswith("--")}
     for name, (source, _, _) in EXAMPLES.items():
         shutil.copy(FILES / source, tmp_path / name)

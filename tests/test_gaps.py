@@ -585,8 +585,8 @@ def test_stale_runs_and_gaps_on_a_long_series(tx, add):
     tx.execute("SET LOCAL tidemark.ingest_mode = 'backfill'")
     source = add("sources", interval="1m")
     tx.execute(
-        "INSERT INTO timeseries_data (source_id, timestamp, close, volume) "
-        "SELECT %s, t, (n / 1000), n %% 100 FROM generate_series(0, 499999) AS n, "
+        "INSERT INTO timeseries_data (source_id, timestamp, open, high, low, close, volume) "
+        "SELECT %s, t, (n / 1000), (n / 1000), (n / 1000), (n / 1000), n %% 100 FROM generate_series(0, 499999) AS n, "
         "       LATERAL (SELECT '2023-01-01 00:00Z'::timestamptz + n * interval '1 minute') AS s (t) "
         " WHERE n %% 50000 NOT BETWEEN 100 AND 109", [source])
     found = gaps(tx, source, "-infinity", utc(2023, 1, 1) + 500000 * MINUTE)

@@ -57,7 +57,9 @@ def test_every_table_reflects_with_all_its_columns_and_keys(engine, db):
     with warnings.catch_warnings(record=True) as told:
         warnings.simplefilter("always")
         metadata.reflect(engine, schema="public")
-    assert [str(one.message) for one in told if not any(f"'{name}'" in str(one.message) for name in UNKNOWN)] == []
+    # That a CHECK is NOT VALID it hands on as the option of a dialect called "dialect" (2.1.9), and goes on.
+    assert [str(one.message) for one in told if issubclass(one.category, sqlalchemy.exc.SAWarning)
+            and not any(f"'{name}'" in str(one.message) for name in (*UNKNOWN, "dialect_options"))] == []
     with db.connect() as connection:
         columns = {}
         for table, column, is_nullable, comment in connection.execute("""

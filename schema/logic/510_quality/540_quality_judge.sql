@@ -64,7 +64,7 @@ BEGIN
            )::_tidemark.verdict ORDER BY v.series, v.ts)
       INTO v_verdicts
       FROM (
-        SELECT v_found_series[f.n] AS series, f.ts, d.value, d.quality_score, d.is_anomaly AS was_anomaly, a.figures,
+        SELECT f.series, f.ts, d.value, d.quality_score, d.is_anomaly AS was_anomaly, a.figures,
                coalesce(q.recorded, '{}') AS recorded,
                greatest(0, 100 - (SELECT coalesce(sum(u.points), 0) FROM unnest(w.penalties) AS u))::smallint AS score,
                coalesce(abs(f.z_score) > p_profile.anomaly_z, false) OR a.is_kept IS TRUE AS is_anomaly,
@@ -76,9 +76,10 @@ BEGIN
                      WHERE abs(abs(ln(d.first_value) - ln(f.previous)) - ln(s.ratio)) <= 0.03
                ) THEN 'split_candidate'::public.anomaly_kind ELSE 'spike' END AS kind,
                f.z_score, f.observed, f.expected, f.deviation, f.scale, f.samples
-          FROM unnest(v_found) WITH ORDINALITY
-               AS f (island, ts, previous, reference, observed, expected, deviation, scale, samples, z_score, is_first,
-                     n)
+          -- Side by side: to look up an element of an array of documents is to walk through those before it.
+          FROM unnest(v_found_series, v_found) WITH ORDINALITY
+               AS f (series, island, ts, previous, reference, observed, expected, deviation, scale, samples, z_score,
+                     is_first, n)
           JOIN _tidemark.judged_rows(p_target, v_found_series, v_found_ts, p_profile, p_step, p_is_safe) AS d
             ON d.n = f.n
           LEFT JOIN LATERAL (
@@ -86,7 +87,7 @@ BEGIN
                           (b.severity, b.kind, b.z_score, b.observed, b.expected, b.deviation, b.scale, b.samples)
                           AS figures
                      FROM public.anomalies AS b
-                    WHERE b.table_name = p_target.label AND b.series = v_found_series[f.n] AND b.timestamp = f.ts
+                    WHERE b.table_name = p_target.label AND b.series = f.series AND b.timestamp = f.ts
                       AND b.detector_version = 'lr2p-1' AND b.value IS NOT DISTINCT FROM d.value
                       AND d.is_anomaly
                    OFFSET 0 -- look up, do not join: fresh tables have no statistics
@@ -99,7 +100,7 @@ BEGIN
                           FILTER (WHERE q.penalty = 'timeliness' OR q.rule_id = ANY (v_arrival_rules)
                                      OR (q.penalty = 'consistency' AND a.is_error)) AS kept
                      FROM public.quality_issues AS q
-                    WHERE q.table_name = p_target.label AND q.series = v_found_series[f.n] AND q.ts = f.ts
+                    WHERE q.table_name = p_target.label AND q.series = f.series AND q.ts = f.ts
                ) AS q
          CROSS JOIN LATERAL (
                    SELECT coalesce(q.kept, '{}')
