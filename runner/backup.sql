@@ -11,11 +11,13 @@ SELECT split_part(current_setting('server_version'), ' ', 1) AS postgresql,
        (SELECT array_agg(x.extname::text ORDER BY x.extname) FROM pg_catalog.pg_extension AS x) AS extensions;
 
 -- name: tables
--- Every table with rows of its own: plain ones, hypertables, and what continuous aggregates have stored.
+-- Every table with rows of its own: plain ones, hypertables, and what continuous aggregates have stored. Unlogged ones
+-- are caches, of which a copy of the files brings back nothing.
 SELECT format('%I.%I', n.nspname, c.relname) AS label, n.nspname AS schema, c.relname AS name
   FROM pg_catalog.pg_class AS c
   JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
  WHERE c.relkind IN ('r', 'p')
+   AND c.relpersistence = 'p'
    AND NOT c.relispartition
    AND n.nspname !~ '^(pg_|_timescaledb|timescaledb_|information_schema$|toolkit_)'
    AND NOT EXISTS (SELECT FROM pg_catalog.pg_depend AS d

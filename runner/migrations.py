@@ -124,7 +124,7 @@ def _own_transaction(name: str, text: str) -> Problem | None:
 
 def migrate(connection: psycopg.Connection, say: Say = lambda line: None) -> Plan:
     """Apply pending state and changed logic; returns what was done. Safe to run from many places at once."""
-    preflight.check_server(connection)
+    preflight.check_server(connection, is_written=False)
     with _runner_lock(connection):
         plan = make_plan(connection)
         if plan.refusals:

@@ -27,9 +27,12 @@ OTHER_TOOLS = {
 _SQL = named_statements("preflight.sql")
 
 
-def check_server(connection: psycopg.Connection) -> None:
-    """Refuse, before anything is touched, a server or a role that cannot carry Tidemark (exit code 2)."""
-    _refuse(connection, list(_of_server(connection)))
+def check_server(connection: psycopg.Connection, *, is_written: bool = True) -> None:
+    """Refuse, before anything is touched, a server or a role that cannot carry Tidemark (exit code 2).
+
+    Not `is_written`: a standby will do, as where nothing is to be applied.
+    """
+    _refuse(connection, list(_of_server(connection, is_written)))
 
 
 def check(connection: psycopg.Connection, pending: list[SchemaFile], *, is_first: bool) -> None:
@@ -60,7 +63,7 @@ def _refuse(connection: psycopg.Connection, found: list[Problem]) -> None:
         )
 
 
-def _of_server(connection: psycopg.Connection) -> Iterator[Problem]:
+def _of_server(connection: psycopg.Connection, is_written: bool = True) -> Iterator[Problem]:
     """The server's version, TimescaleDB in it, and what the role may do there."""
     major, place, role = connection.info.server_version // 10000, where(connection), connection.info.user
     if major < MINIMUM_POSTGRESQL:
@@ -98,7 +101,7 @@ def _of_server(connection: psycopg.Connection) -> Iterator[Problem]:
             )
     if not has_public:
         yield Problem(f"there is no schema public in {place}", hint="CREATE SCHEMA public", exit_code=2)
-    elif not may_create:
+    elif not may_create and is_written:
         yield Problem(
             f"role {role} may not create objects in {place}",
             hint="GRANT CREATE ON DATABASE … and ON SCHEMA public to it, or use the database's owner", exit_code=2,
@@ -108,7 +111,7 @@ def _of_server(connection: psycopg.Connection) -> Iterator[Problem]:
             f"the database is encoded in {encoding}", detail=place,
             hint="Tidemark needs UTF8: createdb --encoding=UTF8 --template=template0 NAME", exit_code=2,
         )
-    if read_only:
+    if read_only and is_written:
         yield Problem(
             f"the database takes no changes: {read_only}", detail=place,
             hint="DATABASE_URL has to name the primary, without default_transaction_read_only", exit_code=2,
