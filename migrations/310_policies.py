@@ -16,6 +16,7 @@ SELECT public.delete_job(j.job_id)
             SELECT p.relation FROM public.data_policies AS p));
 DELETE FROM public.data_policies AS p
  WHERE p.relation IN ('public.timeseries_data'::regclass, 'public.candles'::regclass, 'public.quotes'::regclass,
-                      'public.sentiment_data'::regclass, 'public.indicators'::regclass, 'public.features'::regclass);
+                      'public.ticks'::regclass, 'public.sentiment_data'::regclass, 'public.indicators'::regclass,
+                      'public.features'::regclass);
 ALTER TABLE public.data_policies DROP COLUMN segment_by;
 """)]

@@ -29,8 +29,7 @@ SELECT 'lacking', format('%s _tidemark.%I(', k.kind, r.name)
 UNION ALL
 SELECT 'lacking', format('trigger %s.%s', t.name, g.name)
   FROM target AS t
- CROSS JOIN (VALUES ('trg_expect_scores'), ('trg_calculate_quality_score'), ('trg_rescore_updated'),
-                    ('trg_forget_deleted'), ('trg_forget_truncated')) AS g (name)
+ CROSS JOIN LATERAL unnest(_tidemark.quality_triggers()) AS g (name)
  WHERE NOT t.is_attached
 UNION ALL
 SELECT 'lacking', format('constraint %s.%I', t.name, left(t.relname, 47) || '_notice_replica')

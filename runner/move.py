@@ -23,7 +23,7 @@ import psycopg
 from psycopg import sql
 from psycopg.rows import dict_row
 
-from tidemark import backup, migrations
+from tidemark import backup, migrations, preflight
 from tidemark.database import connect, where
 from tidemark.errors import Problem
 from tidemark.sql_files import named_statements
@@ -167,7 +167,7 @@ def _check_source(origin: psycopg.Connection) -> None:
 
 def _check_target(origin: psycopg.Connection, here: psycopg.Connection) -> bool:
     """Whether the target is empty; refuses one that holds anything else than an earlier pass from the same source."""
-    migrations.check_server(here)
+    preflight.check_server(here)
     role, is_superuser = here.execute(
         "SELECT current_user, rolsuper FROM pg_catalog.pg_roles WHERE rolname = current_user").fetchone()
     if not is_superuser:

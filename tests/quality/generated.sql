@@ -515,6 +515,7 @@ DECLARE
         NOT IN ('backfill', 'correction', 'replay');
     v_is_safe boolean := false; -- a rule failed to evaluate: the judge is to look at each on its own
     v_rows refcursor;
+    v_dimension_id integer;
     v_row_count bigint := 0;
     v_series jsonb[];
     v_from timestamptz[];
@@ -527,6 +528,7 @@ DECLARE
 BEGIN
     IF true AND current_setting('transaction_isolation') = 'read committed' THEN
 
+        v_dimension_id := _tidemark.time_dimension('public.timeseries_data');
         OPEN v_rows NO SCROLL FOR
             SELECT i.series, d."timestamp" AS ts, CASE WHEN (coalesce(d.close::double precision, d.value::double precision) < 1e100 AND coalesce(d.close::double precision, d.value::double precision) > 1e-100) THEN coalesce(d.close::double precision, d.value::double precision) END AS value,
                    d.tidemark_row_count AS row_count, m.place, m.memory, m.profile,
@@ -566,8 +568,8 @@ BEGIN
                    EXISTS (SELECT FROM _tidemark.memory_lapses AS l
                             WHERE l.hypertable = 'public.timeseries_data'::regclass AND l.series IS NOT NULL) AS has_own_lapses,
                    (SELECT (count(*) << 32) + coalesce(max(s.id), 0) FROM _timescaledb_catalog.dimension_slice AS s
-                     WHERE s.dimension_id = 1) AS chunks,
-                   1 AS dimension_id
+                     WHERE s.dimension_id = v_dimension_id) AS chunks,
+                   v_dimension_id AS dimension_id
               FROM (SELECT d.*, count(*) OVER (PARTITION BY d.source_id) AS tidemark_row_count
                       FROM new_rows AS d
                      WHERE (SELECT count(*) <= 5000 FROM (SELECT FROM new_rows LIMIT 5001) AS c)) AS d
@@ -718,6 +720,7 @@ DECLARE
         NOT IN ('backfill', 'correction', 'replay');
     v_is_safe boolean := false; -- a rule failed to evaluate: the judge is to look at each on its own
     v_rows refcursor;
+    v_dimension_id integer;
     v_row_count bigint := 0;
     v_series jsonb[];
     v_from timestamptz[];
@@ -731,6 +734,7 @@ BEGIN
     PERFORM set_config('tidemark.scoring', '', true); -- as expect_scores set it
     IF true AND current_setting('transaction_isolation') = 'read committed' THEN
 
+        v_dimension_id := _tidemark.time_dimension('public.timeseries_data');
         OPEN v_rows NO SCROLL FOR
             SELECT i.series, d."timestamp" AS ts, CASE WHEN (coalesce(d.close::double precision, d.value::double precision) < 1e100 AND coalesce(d.close::double precision, d.value::double precision) > 1e-100) THEN coalesce(d.close::double precision, d.value::double precision) END AS value,
                    d.tidemark_row_count AS row_count, m.place, m.memory, m.profile,
@@ -772,8 +776,8 @@ BEGIN
                    EXISTS (SELECT FROM _tidemark.memory_lapses AS l
                             WHERE l.hypertable = 'public.timeseries_data'::regclass AND l.series IS NOT NULL) AS has_own_lapses,
                    (SELECT (count(*) << 32) + coalesce(max(s.id), 0) FROM _timescaledb_catalog.dimension_slice AS s
-                     WHERE s.dimension_id = 1) AS chunks,
-                   1 AS dimension_id
+                     WHERE s.dimension_id = v_dimension_id) AS chunks,
+                   v_dimension_id AS dimension_id
               FROM (SELECT d.*, count(*) OVER (PARTITION BY d.source_id) AS tidemark_row_count
                       FROM new_rows AS d
                      WHERE (SELECT count(*) <= 5000 FROM (SELECT FROM new_rows LIMIT 5001) AS c)) AS d

@@ -227,10 +227,6 @@ BEGIN
         'series_of_old', format('jsonb_build_object(%s)', v_keys.object_of_old),
         'series_of_deleted', format('jsonb_build_object(%s)', v_keys.object_of_deleted),
         'is_remembered', (_tidemark.replica_constraint(p_target.hypertable) IS NOT NULL)::text,
-        'dimension_id', (SELECT d.id
-                           FROM _timescaledb_catalog.hypertable AS h
-                           JOIN _timescaledb_catalog.dimension AS d ON d.hypertable_id = h.id
-                          WHERE format('%I.%I', h.schema_name, h.table_name) = v_table AND d.interval_length IS NOT NULL),
         'keys_of_d', v_keys.of_d,
         'same_key', v_keys.same,
         -- All columns, also those added later, unless some may not be written to.

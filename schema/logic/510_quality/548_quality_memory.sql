@@ -124,6 +124,26 @@ REVOKE ALL ON FUNCTION _tidemark.forget_series(regclass, jsonb [], timestamptz [
 COMMENT ON FUNCTION _tidemark.forget_series(regclass, jsonb [], timestamptz []) IS
 'Makes what is remembered of series void.';
 
+-- TimescaleDB's number for the time of a hypertable, which is another one in a database that was built otherwise.
+CREATE OR REPLACE FUNCTION _tidemark.time_dimension(p_hypertable regclass)
+    RETURNS integer
+    LANGUAGE plpgsql
+    STABLE
+    SET search_path = pg_catalog, pg_temp
+AS $func$
+BEGIN
+    RETURN (
+        SELECT d.id
+          FROM pg_catalog.pg_class AS r
+          JOIN pg_catalog.pg_namespace AS n ON n.oid = r.relnamespace
+          JOIN _timescaledb_catalog.hypertable AS h ON h.schema_name = n.nspname AND h.table_name = r.relname
+          JOIN _timescaledb_catalog.dimension AS d ON d.hypertable_id = h.id AND d.interval_length IS NOT NULL
+         WHERE r.oid = p_hypertable
+    );
+END
+$func$;
+COMMENT ON FUNCTION _tidemark.time_dimension(regclass) IS 'TimescaleDB''s number for the time of a hypertable.';
+
 -- Builds the memories of series from their rows up to p_ts, the times of their newest rows. What somebody else holds,
 -- has rows after that time or does not show the one at it, or is judged by another transform than the change of
 -- logarithms, is passed over. Returns the series of which something is remembered now.
@@ -150,12 +170,8 @@ DECLARE
 BEGIN
     SELECT t.* INTO STRICT v_target FROM _tidemark.quality_targets AS t WHERE t.hypertable = p_hypertable;
     SELECT (count(*) << 32) + coalesce(max(s.id), 0) INTO STRICT v_chunks
-      FROM pg_catalog.pg_class AS r
-      JOIN pg_catalog.pg_namespace AS n ON n.oid = r.relnamespace
-      JOIN _timescaledb_catalog.hypertable AS h ON h.schema_name = n.nspname AND h.table_name = r.relname
-      JOIN _timescaledb_catalog.dimension AS d ON d.hypertable_id = h.id AND d.interval_length IS NOT NULL
-      JOIN _timescaledb_catalog.dimension_slice AS s ON s.dimension_id = d.id
-     WHERE r.oid = p_hypertable;
+      FROM _timescaledb_catalog.dimension_slice AS s
+     WHERE s.dimension_id = _tidemark.time_dimension(p_hypertable);
     v_held := ARRAY(SELECT h FROM _tidemark.hold_memories(p_hypertable, p_series) AS h);
     -- Lapses are counted before the rows are read: one that comes in between is one too many, and none is missed.
     FOR v_group IN

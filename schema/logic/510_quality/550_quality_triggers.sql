@@ -272,6 +272,7 @@ DECLARE
         NOT IN ('backfill', 'correction', 'replay');
     v_is_safe boolean := false; -- a rule failed to evaluate: the judge is to look at each on its own
     v_rows refcursor;
+    v_dimension_id integer;
     v_row_count bigint := 0;
     v_series jsonb[];
     v_from timestamptz[];
@@ -284,6 +285,7 @@ DECLARE
 BEGIN@begin@
     IF @is_remembered@ AND current_setting('transaction_isolation') = 'read committed' THEN
         @try@
+        v_dimension_id := _tidemark.time_dimension(@table_literal@);
         OPEN v_rows NO SCROLL FOR
             SELECT i.series, d.@time@ AS ts, CASE WHEN @valid_price@ THEN @value@ END AS value,
                    d.tidemark_row_count AS row_count, m.place, m.memory, m.profile,
@@ -295,8 +297,8 @@ BEGIN@begin@
                    EXISTS (SELECT FROM _tidemark.memory_lapses AS l
                             WHERE l.hypertable = @table_literal@::regclass AND l.series IS NOT NULL) AS has_own_lapses,
                    (SELECT (count(*) << 32) + coalesce(max(s.id), 0) FROM _timescaledb_catalog.dimension_slice AS s
-                     WHERE s.dimension_id = @dimension_id@) AS chunks,
-                   @dimension_id@ AS dimension_id
+                     WHERE s.dimension_id = v_dimension_id) AS chunks,
+                   v_dimension_id AS dimension_id
               FROM (SELECT d.*, count(*) OVER (PARTITION BY @keys_of_d@) AS tidemark_row_count
                       FROM new_rows AS d
                      WHERE (SELECT count(*) <= 5000 FROM (SELECT FROM new_rows LIMIT 5001) AS c)) AS d

@@ -14,6 +14,18 @@ AS $func$
 $func$;
 COMMENT ON FUNCTION _tidemark.quality_functions(text) IS 'Names of the functions that are made for a hypertable.';
 
+CREATE OR REPLACE FUNCTION _tidemark.quality_triggers()
+    RETURNS text[]
+    LANGUAGE sql
+    IMMUTABLE
+    PARALLEL SAFE
+    SET search_path = pg_catalog, pg_temp
+AS $func$
+    SELECT ARRAY['trg_expect_scores', 'trg_calculate_quality_score', 'trg_rescore_updated', 'trg_forget_deleted',
+                 'trg_lapse_deleted', 'trg_forget_truncated'];
+$func$;
+COMMENT ON FUNCTION _tidemark.quality_triggers() IS 'Names of the triggers that attach_quality() makes.';
+
 -- Drops the functions that were made for a hypertable.
 CREATE OR REPLACE FUNCTION _tidemark.drop_quality_functions(p_stem text)
     RETURNS void
@@ -452,8 +464,7 @@ BEGIN
     EXCEPTION WHEN feature_not_supported THEN
         NULL; -- in nobody's way
     END;
-    FOREACH v_name IN ARRAY ARRAY['trg_expect_scores', 'trg_calculate_quality_score', 'trg_rescore_updated',
-                                  'trg_forget_deleted', 'trg_lapse_deleted', 'trg_forget_truncated'] LOOP
+    FOREACH v_name IN ARRAY _tidemark.quality_triggers() LOOP
         EXECUTE format('DROP TRIGGER %I ON %s', v_name, p_hypertable);
     END LOOP;
     PERFORM _tidemark.drop_quality_functions(v_target.stem);
