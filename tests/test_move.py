@@ -198,7 +198,8 @@ def test_second_pass_brings_what_came_meanwhile_and_only_that(source, fresh):
     assert asked(fresh, "SELECT one FROM mine.second") == [(1,)]
     again = CliRunner().invoke(main, ["move", source.url, fresh.url, "--json"])
     assert again.exit_code == 0, again.output
-    assert {one["relation"] for one in json.loads(again.stdout) if one["copied"]} == set()
+    # But for what each database knows of itself: where the columns of its tables lie.
+    assert {one["relation"] for one in json.loads(again.stdout) if one["copied"]} <= {"_tidemark.audit_shapes"}
     assert "are the same in both" in again.stderr
 
 
