@@ -364,7 +364,6 @@ CREATE OR REPLACE FUNCTION _tidemark.recall(
     SET search_path = pg_catalog, pg_temp
 AS $func$
 DECLARE
-    v_rows CONSTANT refcursor := p_rows; -- pgspot does not read the types of parameters
     r record;
     m _tidemark.series_memory;
     q public.quality_profiles;
@@ -397,7 +396,7 @@ DECLARE
 BEGIN
     row_count := 0;
     LOOP
-        FETCH v_rows INTO r;
+        FETCH p_rows INTO r;
         EXIT WHEN NOT FOUND;
         row_count := row_count + 1;
         m := r.memory;
@@ -513,7 +512,7 @@ BEGIN
             ts := ts || r.ts;
         END IF;
     END LOOP;
-    CLOSE v_rows;
+    CLOSE p_rows;
     IF v_count > 0 THEN
         UPDATE _tidemark.series_memory AS o
            SET newest_at = i.newest_at, newest = i.newest, previous = i.previous, level_1 = i.level_1,
