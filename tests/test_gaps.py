@@ -528,14 +528,20 @@ def stale_runs(connection: psycopg.Connection, source_id: int, min_rows: int, st
         ([(10, 0), (10, 0), (11, 0), (11, 0), (11, 0)], [(0, 1, 2, 10), (2, 4, 3, 11)]),
         ([(10, 0), (10, 0), (10, 1), (10, 0), (10, 0)], [(0, 1, 2, 10), (3, 4, 2, 10)]),
         ([(10, 0), (11, 0), (10, 0), (11, 0)], []),
-        ([(10, 7), (10, 7), (10, 7)], []),
-        ([(10, None), (10, None), (10, None)], []),
-        ([(10, 0), (10, 0), (10, None), (10, 0)], [(0, 1, 2, 10)]),
+        ([(10, 7), (10, 8), (10, 7), (10, 8)], []),
+        ([(10, 7), (10, 7), (10, 7)], [(0, 2, 3, 10)]),
+        ([(10, 6), (10, 7), (10, 7), (11, 7), (11, 8)], [(1, 2, 2, 10)]),
+        ([(10, 5), (10, 7), (10, 7), (10, 0), (10, None), (10, 5)], [(1, 4, 4, 10)]),
+        ([(10, None), (10, None), (10, None)], [(0, 2, 3, 10)]),
+        ([(10, 0), (10, 0), (10, None), (10, 0)], [(0, 3, 4, 10)]),
+        ([(10, 5)] * 50, [(0, 49, 50, 10)]),
+        ([(11, 5)] + [(10, None)] * 50, [(1, 50, 50, 10)]),
         ([(None, 0), (None, 0), (None, 0)], []),
         ([(10, 0), (10, 0), (None, 0), (10, 0), (10, 0)], [(0, 1, 2, 10), (3, 4, 2, 10)]),
     ],
-    ids=["empty", "after the last trade", "two prices", "a trade between", "to and fro", "traded", "volume unknown",
-         "volume unknown between", "no price", "no price between"],
+    ids=["empty", "after the last trade", "two prices", "a trade between", "to and fro", "traded", "volume repeated",
+         "volume repeated at another price", "repeated and then none", "volume unknown", "volume unknown between",
+         "fifty", "fifty unknown", "no price", "no price between"],
 )
 def test_stale_runs(tx, add, rows, runs):
     source = add("sources")
@@ -577,7 +583,8 @@ def test_stale_candle_runs(tx, add):
         key: tx.execute("SELECT * FROM stale_candle_runs(%s, %s, '-infinity', 'infinity')", key).fetchall()
         for key in ((asset, "1m"), (asset, "5m"), (other, "1m"))
     }
-    assert found == {(asset, "1m"): [(times[0], times[-1], 12, 1.0)], (asset, "5m"): [], (other, "1m"): []}
+    run = [(times[0], times[-1], 12, 1.0)]
+    assert found == {(asset, "1m"): run, (asset, "5m"): [], (other, "1m"): run}
 
 
 def test_stale_runs_and_gaps_on_a_long_series(tx, add):

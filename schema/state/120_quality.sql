@@ -31,7 +31,8 @@ COMMENT ON COLUMN public.validation_rules.applies_to IS 'Hypertable whose rows a
 COMMENT ON COLUMN public.validation_rules.source_id IS 'Source it is limited to; NULL: all series of the table.';
 COMMENT ON COLUMN public.validation_rules.rule_type IS 'Kind of rule; says which parameters it takes.';
 COMMENT ON COLUMN public.validation_rules.parameters IS
-'Arguments of the rule type, e.g. {"column": "close", "min": 0}.';
+'Arguments of the rule type, e.g. {"column": "close", "min": 0}; with "transform" the rule is for series that are '
+'judged by that transform only.';
 COMMENT ON COLUMN public.validation_rules.severity IS 'Weight of a violation for people; the penalty is the same.';
 COMMENT ON COLUMN public.validation_rules.is_active IS 'Whether the rule is in force.';
 COMMENT ON COLUMN public.validation_rules.version IS 'Counts the changes of the rule''s meaning.';

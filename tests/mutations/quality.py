@@ -162,7 +162,7 @@ MUTATIONS = [
     Mutation("quality 6", "a source that was retired still lacks rows",
              rewritten("_tidemark.series_gaps", "IF NOT p_is_active THEN", "IF false THEN"), GAPS, "idle_source"),
     Mutation("quality 6", "a price that is traded at is stale",
-             rewritten("_tidemark.series_stale_runs", "t.volume = 0", "true"), GAPS, "test_stale_runs"),
+             rewritten("_tidemark.series_stale_runs", "coalesce(t.volume, 0) = 0", "true"), GAPS, "test_stale_runs"),
     Mutation("quality 6", "coverage reads every row",
              rewritten_view("coverage", "candles_days", "_tidemark.candles_days_direct"), GAPS, "read_no_rows"),
     Mutation("quality 6", "the report tells of rows that were dropped",

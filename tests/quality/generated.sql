@@ -20,7 +20,7 @@ DECLARE
     v_found _tidemark.finding[];
 BEGIN
     SELECT array_agg(ROW(
-               f.island, f.ts, f.previous, CASE WHEN v_is_level THEN 0 ELSE f.previous END + (f.change - f.deviation)::double precision, f.change::double precision / 1, f.mean / 1,
+               f.island, f.ts, f.previous, (f.level - f.deviation)::double precision, f.change::double precision / 1, f.mean / 1,
                f.deviation::double precision / 1, f.scale / 1, f.samples, f.z_score, f.is_first
            )::_tidemark.finding)
       INTO v_found
@@ -50,7 +50,7 @@ BEGIN
                            count(k.kept) OVER twenty_rows AS samples_20
                       FROM (
                         -- A barrier: without it each window would evaluate what is kept again for each frame.
-                        SELECT b.island, b.ts, b.is_usable, b.previous, b.change, b.deviation,
+                        SELECT b.island, b.ts, b.is_usable, b.previous, b.change, b.level, b.deviation,
                                b.is_marked, b.is_first,
                                CASE WHEN b.is_kept THEN b.change END AS kept,
                                CASE WHEN b.is_kept THEN b.change * b.change END AS kept_square
@@ -86,6 +86,7 @@ BEGIN
                lag(y.value) OVER by_time AS previous,
                lag(y.ts) OVER by_time AS previous_ts,
                CASE WHEN v_is_level THEN y.level ELSE y.level - lag(y.level) OVER by_time END AS change,
+               y.level,
                y.level - CASE
                    WHEN lag(y.level, 3) OVER by_time IS NULL THEN lag(y.level, 2) OVER by_time
                    ELSE lag(y.level) OVER by_time + lag(y.level, 2) OVER by_time + lag(y.level, 3) OVER by_time
@@ -159,7 +160,7 @@ DECLARE
     v_found _tidemark.finding[];
 BEGIN
     SELECT array_agg(ROW(
-               f.island, f.ts, f.previous, f.previous * exp((f.change - f.deviation)::double precision / 1e7), f.change::double precision / 1e7, f.mean / 1e7,
+               f.island, f.ts, f.previous, exp((f.level - f.deviation)::double precision / 1e7), f.change::double precision / 1e7, f.mean / 1e7,
                f.deviation::double precision / 1e7, f.scale / 1e7, f.samples, f.z_score, f.is_first
            )::_tidemark.finding)
       INTO v_found
@@ -189,7 +190,7 @@ BEGIN
                            count(k.kept) OVER twenty_rows AS samples_20
                       FROM (
                         -- A barrier: without it each window would evaluate what is kept again for each frame.
-                        SELECT b.island, b.ts, b.is_usable, b.previous, b.change, b.deviation,
+                        SELECT b.island, b.ts, b.is_usable, b.previous, b.change, b.level, b.deviation,
                                b.is_marked, b.is_first,
                                CASE WHEN b.is_kept THEN b.change END AS kept,
                                CASE WHEN b.is_kept THEN b.change * b.change END AS kept_square
@@ -225,6 +226,7 @@ BEGIN
                lag(y.value) OVER by_time AS previous,
                lag(y.ts) OVER by_time AS previous_ts,
                CASE WHEN y.level - lag(y.level) OVER by_time > 90000000 THEN 90000000 WHEN y.level - lag(y.level) OVER by_time < -90000000 THEN -90000000 ELSE y.level - lag(y.level) OVER by_time END AS change,
+               y.level,
                y.level - CASE
                    WHEN lag(y.level, 3) OVER by_time IS NULL THEN lag(y.level, 2) OVER by_time
                    ELSE lag(y.level) OVER by_time + lag(y.level, 2) OVER by_time + lag(y.level, 3) OVER by_time
@@ -242,7 +244,8 @@ BEGIN
           ) AS y
         WINDOW by_time AS (PARTITION BY y.island, y.is_usable ORDER BY y.ts)
          UNION ALL
-        SELECT i.island, i.ts, true, false, i.previous, NULL, (i.observed * 1e7)::bigint, (i.deviation * 1e7)::bigint
+        SELECT i.island, i.ts, true, false, i.previous, NULL, (i.observed * 1e7)::bigint,
+               (ln(i.reference) * 1e7)::bigint + (i.deviation * 1e7)::bigint, (i.deviation * 1e7)::bigint
           FROM unnest(p_given) AS i
     ) AS g
                                         OFFSET 0
@@ -361,6 +364,7 @@ DECLARE
     v_is_log CONSTANT boolean := p_profile.transform = 'log_return';
     v_market CONSTANT text := p_profile.market;
     v_required CONSTANT text[] := p_profile.required_fields;
+    v_transform CONSTANT public.change_transform := p_profile.transform;
     v_back CONSTANT integer := 2 * p_profile.baseline_rows + 24; -- rows that the score of one depends on
     -- Bounds of all islands: the planner leaves out chunks by what it knows to be constant.
     v_last_start CONSTANT timestamptz := (SELECT max(f) FROM unnest(p_from) AS f WHERE f < 'infinity');
@@ -392,7 +396,8 @@ BEGIN
                         LIMIT v_back) AS t
            ) AS b
      CROSS JOIN LATERAL (
-               SELECT max(t.ts) AS ends_at
+               -- Where there are no more, up to the last row: what follows may hold values that are no reference.
+               SELECT CASE WHEN count(*) = v_back THEN max(t.ts) WHEN p_followers THEN 'infinity' END AS ends_at
                  FROM (SELECT d."timestamp" AS ts
                          FROM public.timeseries_data AS d
                         WHERE p_followers AND d.source_id = (i.series ->> 'source_id')::integer AND d."timestamp" > i.ends_at AND (coalesce(d.close::double precision, d.value::double precision) < 1e100 AND (coalesce(d.close::double precision, d.value::double precision) > 1e-100 OR (NOT v_is_log AND coalesce(d.close::double precision, d.value::double precision) > -1e100 AND (coalesce(d.close::double precision, d.value::double precision) = 0 OR coalesce(d.close::double precision, d.value::double precision) < -1e-100))))
@@ -431,7 +436,8 @@ BEGIN
                    SELECT d."timestamp" AS ts, coalesce(d.close::double precision, d.value::double precision) AS value, CASE WHEN (coalesce(d.close::double precision, d.value::double precision) < 1e100 AND (coalesce(d.close::double precision, d.value::double precision) > 1e-100 OR (NOT v_is_log AND coalesce(d.close::double precision, d.value::double precision) > -1e100 AND (coalesce(d.close::double precision, d.value::double precision) = 0 OR coalesce(d.close::double precision, d.value::double precision) < -1e-100)))) IS NOT TRUE THEN false WHEN NOT d.is_anomaly THEN true ELSE NOT EXISTS (SELECT FROM public.anomalies AS b WHERE b.table_name = 'timeseries_data' AND b.series = jsonb_build_object('source_id', d.source_id) AND b.timestamp = d."timestamp" AND b.status = 'confirmed_error' AND b.value = coalesce(d.close::double precision, d.value::double precision)) END AS is_usable,
                           d."timestamp" >= i.judged_from AND (true) AS is_marked
                      FROM public.timeseries_data AS d
-                    CROSS JOIN (SELECT v_market AS market, p_step AS step, v_required AS required_fields) AS p
+                    CROSS JOIN (SELECT v_market AS market, p_step AS step, v_transform AS transform,
+                                       v_required AS required_fields) AS p
                     WHERE d.source_id = (i.series ->> 'source_id')::integer AND d."timestamp" >= i.starts_at AND d."timestamp" <= i.ends_at
                       AND d."timestamp" >= lowest AND d."timestamp" <= highest
                     ORDER BY d."timestamp"
@@ -451,6 +457,7 @@ BEGIN
                           d."timestamp" >= i.judged_from AND (
                               d.quality_score IS DISTINCT FROM 100 OR d.is_anomaly IS DISTINCT FROM false
                               OR d."timestamp" < i.late_before OR d."timestamp" > p_future_after
+                              OR (coalesce(d.close::double precision, d.value::double precision) < 1e100 AND (coalesce(d.close::double precision, d.value::double precision) > 1e-100 OR (NOT v_is_log AND coalesce(d.close::double precision, d.value::double precision) > -1e100 AND (coalesce(d.close::double precision, d.value::double precision) = 0 OR coalesce(d.close::double precision, d.value::double precision) < -1e-100)))) IS FALSE
                               OR (d.value IS NULL AND 'value' = ANY (p.required_fields))
     OR (d.open IS NULL AND 'open' = ANY (p.required_fields))
     OR (d.high IS NULL AND 'high' = ANY (p.required_fields))
@@ -458,7 +465,7 @@ BEGIN
     OR (d.close IS NULL AND 'close' = ANY (p.required_fields))
     OR (d.volume IS NULL AND 'volume' = ANY (p.required_fields))
     OR (d.metadata IS NULL AND 'metadata' = ANY (p.required_fields))
-                              OR (d.open > '0'::double precision AND d.open < 'Infinity'::double precision AND d.high > '0'::double precision AND d.high < 'Infinity'::double precision AND d.low > '0'::double precision AND d.low < 'Infinity'::double precision AND d.close > '0'::double precision AND d.close < 'Infinity'::double precision) IS FALSE
+                              OR (p.transform = 'log_return' AND (d.open > '0'::double precision AND d.open < '1e100'::double precision AND d.high > '0'::double precision AND d.high < '1e100'::double precision AND d.low > '0'::double precision AND d.low < '1e100'::double precision AND d.close > '0'::double precision AND d.close < '1e100'::double precision) IS FALSE)
     OR (NOT (d.low > d.open OR d.low > d.close OR d.open > d.high OR d.close > d.high OR d.low > d.high)) IS FALSE
     OR (d.volume >= '0'::double precision AND d.volume < 'Infinity'::double precision) IS FALSE
     OR (CASE p.step WHEN interval '0' THEN NULL
@@ -483,7 +490,8 @@ BEGIN
             ) THEN false END) IS FALSE
                           ) AS is_marked
                      FROM public.timeseries_data AS d
-                    CROSS JOIN (SELECT v_market AS market, p_step AS step, v_required AS required_fields) AS p
+                    CROSS JOIN (SELECT v_market AS market, p_step AS step, v_transform AS transform,
+                                       v_required AS required_fields) AS p
                     WHERE d.source_id = (i.series ->> 'source_id')::integer AND d."timestamp" >= i.starts_at AND d."timestamp" <= i.ends_at
                       AND d."timestamp" >= lowest AND d."timestamp" <= highest
                     ORDER BY d."timestamp"
@@ -540,7 +548,7 @@ BEGIN
     OR (d.close IS NULL AND 'close' = ANY (p.required_fields))
     OR (d.volume IS NULL AND 'volume' = ANY (p.required_fields))
     OR (d.metadata IS NULL AND 'metadata' = ANY (p.required_fields))
-                    OR (d.open > '0'::double precision AND d.open < 'Infinity'::double precision AND d.high > '0'::double precision AND d.high < 'Infinity'::double precision AND d.low > '0'::double precision AND d.low < 'Infinity'::double precision AND d.close > '0'::double precision AND d.close < 'Infinity'::double precision) IS FALSE
+                    OR (p.transform = 'log_return' AND (d.open > '0'::double precision AND d.open < '1e100'::double precision AND d.high > '0'::double precision AND d.high < '1e100'::double precision AND d.low > '0'::double precision AND d.low < '1e100'::double precision AND d.close > '0'::double precision AND d.close < '1e100'::double precision) IS FALSE)
     OR (NOT (d.low > d.open OR d.low > d.close OR d.open > d.high OR d.close > d.high OR d.low > d.high)) IS FALSE
     OR (d.volume >= '0'::double precision AND d.volume < 'Infinity'::double precision) IS FALSE
     OR (CASE p.step WHEN interval '0' THEN NULL
@@ -583,7 +591,8 @@ BEGIN
                           AND o.series = i.series
                           FOR NO KEY UPDATE OF o SKIP LOCKED
                    ) AS m ON true
-             CROSS JOIN LATERAL (SELECT m.market, m.step, m.required_fields, m.allowed_lag) AS p;
+             CROSS JOIN LATERAL (SELECT m.market, m.step, m.required_fields, m.allowed_lag,
+                                        'log_return'::public.change_transform AS transform) AS p;
         SELECT r.row_count, r.series, r.ts, r.ts INTO v_row_count, v_series, v_from, v_to
           FROM _tidemark.recall('public.timeseries_data'::regclass, v_rows, false) AS r;
         IF v_row_count > 0 AND v_series IS NULL THEN
@@ -635,6 +644,7 @@ AS $function$
 DECLARE
     v_market CONSTANT text := p_profile.market;
     v_required CONSTANT text[] := p_profile.required_fields;
+    v_transform CONSTANT public.change_transform := p_profile.transform;
     v_lowest CONSTANT timestamptz := (SELECT min(t) FROM unnest(p_ts) AS t);
     v_highest CONSTANT timestamptz := (SELECT max(t) FROM unnest(p_ts) AS t);
 BEGIN
@@ -651,9 +661,10 @@ BEGIN
     CASE WHEN d.close IS NULL AND 'close' = ANY (p.required_fields) THEN 'close' END,
     CASE WHEN d.volume IS NULL AND 'volume' = ANY (p.required_fields) THEN 'volume' END,
     CASE WHEN d.metadata IS NULL AND 'metadata' = ANY (p.required_fields) THEN 'metadata' END]::text[], NULL) AS missing,
-                      _tidemark.try_rules_timeseries_data(to_jsonb(d), p.market, p.step) AS broken
+                      _tidemark.try_rules_timeseries_data(to_jsonb(d), p.market, p.step, p.transform) AS broken
                  FROM public.timeseries_data AS d
-                CROSS JOIN (SELECT v_market AS market, p_step AS step, v_required AS required_fields) AS p
+                CROSS JOIN (SELECT v_market AS market, p_step AS step, v_transform AS transform,
+                                   v_required AS required_fields) AS p
                 WHERE d.source_id = (i.series ->> 'source_id')::integer AND d."timestamp" = i.ts AND d."timestamp" BETWEEN v_lowest AND v_highest
            ) AS d;
     ELSE
@@ -669,7 +680,7 @@ BEGIN
     CASE WHEN d.close IS NULL AND 'close' = ANY (p.required_fields) THEN 'close' END,
     CASE WHEN d.volume IS NULL AND 'volume' = ANY (p.required_fields) THEN 'volume' END,
     CASE WHEN d.metadata IS NULL AND 'metadata' = ANY (p.required_fields) THEN 'metadata' END]::text[], NULL) AS missing,
-                      array_remove(ARRAY[CASE WHEN (d.open > '0'::double precision AND d.open < 'Infinity'::double precision AND d.high > '0'::double precision AND d.high < 'Infinity'::double precision AND d.low > '0'::double precision AND d.low < 'Infinity'::double precision AND d.close > '0'::double precision AND d.close < 'Infinity'::double precision) IS FALSE THEN 1 END,
+                      array_remove(ARRAY[CASE WHEN (p.transform = 'log_return' AND (d.open > '0'::double precision AND d.open < '1e100'::double precision AND d.high > '0'::double precision AND d.high < '1e100'::double precision AND d.low > '0'::double precision AND d.low < '1e100'::double precision AND d.close > '0'::double precision AND d.close < '1e100'::double precision) IS FALSE) THEN 1 END,
     CASE WHEN (NOT (d.low > d.open OR d.low > d.close OR d.open > d.high OR d.close > d.high OR d.low > d.high)) IS FALSE THEN 2 END,
     CASE WHEN (d.volume >= '0'::double precision AND d.volume < 'Infinity'::double precision) IS FALSE THEN 3 END,
     CASE WHEN (CASE p.step WHEN interval '0' THEN NULL
@@ -693,7 +704,8 @@ BEGIN
                  WHERE c.market = p.market AND c.date <= (d."timestamp" AT TIME ZONE 'UTC')::date
             ) THEN false END) IS FALSE THEN 6 END]::integer[], NULL) AS broken
                  FROM public.timeseries_data AS d
-                CROSS JOIN (SELECT v_market AS market, p_step AS step, v_required AS required_fields) AS p
+                CROSS JOIN (SELECT v_market AS market, p_step AS step, v_transform AS transform,
+                                   v_required AS required_fields) AS p
                 WHERE d.source_id = (i.series ->> 'source_id')::integer AND d."timestamp" = i.ts AND d."timestamp" BETWEEN v_lowest AND v_highest
            ) AS d;
     END IF;
@@ -748,7 +760,7 @@ BEGIN
     OR (d.close IS NULL AND 'close' = ANY (p.required_fields))
     OR (d.volume IS NULL AND 'volume' = ANY (p.required_fields))
     OR (d.metadata IS NULL AND 'metadata' = ANY (p.required_fields))
-                    OR (d.open > '0'::double precision AND d.open < 'Infinity'::double precision AND d.high > '0'::double precision AND d.high < 'Infinity'::double precision AND d.low > '0'::double precision AND d.low < 'Infinity'::double precision AND d.close > '0'::double precision AND d.close < 'Infinity'::double precision) IS FALSE
+                    OR (p.transform = 'log_return' AND (d.open > '0'::double precision AND d.open < '1e100'::double precision AND d.high > '0'::double precision AND d.high < '1e100'::double precision AND d.low > '0'::double precision AND d.low < '1e100'::double precision AND d.close > '0'::double precision AND d.close < '1e100'::double precision) IS FALSE)
     OR (NOT (d.low > d.open OR d.low > d.close OR d.open > d.high OR d.close > d.high OR d.low > d.high)) IS FALSE
     OR (d.volume >= '0'::double precision AND d.volume < 'Infinity'::double precision) IS FALSE
     OR (CASE p.step WHEN interval '0' THEN NULL
@@ -791,7 +803,8 @@ BEGIN
                           AND o.series = i.series
                           FOR NO KEY UPDATE OF o SKIP LOCKED
                    ) AS m ON true
-             CROSS JOIN LATERAL (SELECT m.market, m.step, m.required_fields, m.allowed_lag) AS p;
+             CROSS JOIN LATERAL (SELECT m.market, m.step, m.required_fields, m.allowed_lag,
+                                        'log_return'::public.change_transform AS transform) AS p;
         SELECT r.row_count, r.series, r.ts, r.ts INTO v_row_count, v_series, v_from, v_to
           FROM _tidemark.recall('public.timeseries_data'::regclass, v_rows, true) AS r;
         IF v_row_count > 0 AND v_series IS NULL THEN
@@ -865,7 +878,7 @@ BEGIN
 END
 $function$;
 
-CREATE OR REPLACE FUNCTION _tidemark.try_rules_timeseries_data(p_row jsonb, p_market text, p_step interval)
+CREATE OR REPLACE FUNCTION _tidemark.try_rules_timeseries_data(p_row jsonb, p_market text, p_step interval, p_transform change_transform)
  RETURNS integer[]
  LANGUAGE plpgsql
  SET search_path TO 'pg_catalog', 'pg_temp'
@@ -877,8 +890,8 @@ DECLARE
     v_broken integer[] := '{}';
 BEGIN
     BEGIN
-        IF (SELECT (d.open > '0'::double precision AND d.open < 'Infinity'::double precision AND d.high > '0'::double precision AND d.high < 'Infinity'::double precision AND d.low > '0'::double precision AND d.low < 'Infinity'::double precision AND d.close > '0'::double precision AND d.close < 'Infinity'::double precision) IS FALSE FROM jsonb_populate_record(NULL::public.timeseries_data, p_row) AS d
-             CROSS JOIN (SELECT p_market AS market, p_step AS step) AS p)
+        IF (SELECT (p.transform = 'log_return' AND (d.open > '0'::double precision AND d.open < '1e100'::double precision AND d.high > '0'::double precision AND d.high < '1e100'::double precision AND d.low > '0'::double precision AND d.low < '1e100'::double precision AND d.close > '0'::double precision AND d.close < '1e100'::double precision) IS FALSE) FROM jsonb_populate_record(NULL::public.timeseries_data, p_row) AS d
+             CROSS JOIN (SELECT p_market AS market, p_step AS step, p_transform AS transform) AS p)
         THEN
             v_broken := v_broken || 1;
         END IF;
@@ -887,7 +900,7 @@ BEGIN
     END;
     BEGIN
         IF (SELECT (NOT (d.low > d.open OR d.low > d.close OR d.open > d.high OR d.close > d.high OR d.low > d.high)) IS FALSE FROM jsonb_populate_record(NULL::public.timeseries_data, p_row) AS d
-             CROSS JOIN (SELECT p_market AS market, p_step AS step) AS p)
+             CROSS JOIN (SELECT p_market AS market, p_step AS step, p_transform AS transform) AS p)
         THEN
             v_broken := v_broken || 2;
         END IF;
@@ -896,7 +909,7 @@ BEGIN
     END;
     BEGIN
         IF (SELECT (d.volume >= '0'::double precision AND d.volume < 'Infinity'::double precision) IS FALSE FROM jsonb_populate_record(NULL::public.timeseries_data, p_row) AS d
-             CROSS JOIN (SELECT p_market AS market, p_step AS step) AS p)
+             CROSS JOIN (SELECT p_market AS market, p_step AS step, p_transform AS transform) AS p)
         THEN
             v_broken := v_broken || 3;
         END IF;
@@ -907,7 +920,7 @@ BEGIN
         IF (SELECT (CASE p.step WHEN interval '0' THEN NULL
             WHEN interval '1 month' THEN date_trunc('month', d."timestamp", 'UTC') = d."timestamp"
             ELSE date_bin(p.step, d."timestamp", '2000-01-03 00:00+00') = d."timestamp" END) IS FALSE FROM jsonb_populate_record(NULL::public.timeseries_data, p_row) AS d
-             CROSS JOIN (SELECT p_market AS market, p_step AS step) AS p)
+             CROSS JOIN (SELECT p_market AS market, p_step AS step, p_transform AS transform) AS p)
         THEN
             v_broken := v_broken || 5;
         END IF;
@@ -932,7 +945,7 @@ BEGIN
                 SELECT FROM public.market_calendar AS c
                  WHERE c.market = p.market AND c.date <= (d."timestamp" AT TIME ZONE 'UTC')::date
             ) THEN false END) IS FALSE FROM jsonb_populate_record(NULL::public.timeseries_data, p_row) AS d
-             CROSS JOIN (SELECT p_market AS market, p_step AS step) AS p)
+             CROSS JOIN (SELECT p_market AS market, p_step AS step, p_transform AS transform) AS p)
         THEN
             v_broken := v_broken || 6;
         END IF;

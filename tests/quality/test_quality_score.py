@@ -108,7 +108,7 @@ def test_score_is_never_below_zero(tx, add):
         ([100, 100, 100, 1000, 100, 100], [3]),
         ([100, 100, 100, 200, 200, 200], [3]),
         ([100, None, 40], [2]),  # the previous valid value counts
-        ([100, 0, 90], []),
+        ([100, 0, 90], [1]),  # nothing is a price of zero, but it has moved
     ],
 )
 def test_consistency(tx, add, prices, lost):
@@ -134,7 +134,7 @@ def test_explicit_score_is_corrected(tx, add, statement):
     source_id = add("sources", interval="1m")
     rows = [(*row, given) for row, given in zip(bars(source_id, [100, 101, -1]), [7, None, 100], strict=True)]
     {"INSERT": insert, "COPY": copy}[statement](tx, rows, columns=f"{COLUMNS}, quality_score")
-    assert scores(tx, source_id) == [100, 100, 90]
+    assert scores(tx, source_id) == [100, 100, 65]
 
 
 def test_scoring_changes_nothing_else_and_rejects_nothing(tx, add):
@@ -456,7 +456,7 @@ def test_future_timestamp(tx, add):
     now = datetime.now(UTC)
     insert(tx, [bar(source_id, now + timedelta(seconds=20))])
     insert(tx, [bar(source_id, now + timedelta(hours=1)), bar(source_id, now - timedelta(hours=1))])
-    assert scores(tx, source_id) == [100, 100, 90]
+    assert scores(tx, source_id) == [100, 100, 65]
     insert(tx, [bar(source_id, now + timedelta(hours=2))])
     assert penalties(tx, source_id, now + timedelta(hours=2)) == [("validation", 10, "timeseries_data_not_in_future")]
 

@@ -108,8 +108,8 @@ $func$;
 COMMENT ON FUNCTION _tidemark.rule_columns(public.validation_rules, regclass, boolean) IS
 'Columns that a rule names; raises TM206 where the table lacks one.';
 
--- The condition of a rule as SQL over d (the row) and p (market and step of its series). NULL for not_future, which is
--- judged once, when the row arrives. Raises TM206 for parameters that make no sense.
+-- The condition of a rule as SQL over d (the row) and p (market, step and transform of its series). NULL for not_future,
+-- which is judged once, when the row arrives. Raises TM206 for parameters that make no sense.
 CREATE OR REPLACE FUNCTION _tidemark.rule_condition(
     p_rule public.validation_rules,
     p_relation regclass,
@@ -125,6 +125,7 @@ DECLARE
     v_parameters CONSTANT jsonb := p_rule.parameters;
     v_condition text;
 BEGIN
+    PERFORM (v_parameters ->> 'transform')::public.change_transform;
     CASE p_rule.rule_type
     WHEN 'range' THEN
         IF NOT v_parameters ?| ARRAY['min', 'max', 'above', 'below'] THEN

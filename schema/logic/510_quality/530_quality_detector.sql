@@ -78,6 +78,7 @@ AS $func$
                lag(y.value) OVER by_time AS previous,
                lag(y.ts) OVER by_time AS previous_ts,
                @change@ AS change,
+               y.level,
                y.level - CASE
                    WHEN lag(y.level, 3) OVER by_time IS NULL THEN lag(y.level, 2) OVER by_time
                    ELSE lag(y.level) OVER by_time + lag(y.level, 2) OVER by_time + lag(y.level, 3) OVER by_time
@@ -104,7 +105,8 @@ AS $func$
             ELSE 'CASE WHEN v_is_level THEN y.level ELSE y.level - lag(y.level) OVER by_time END' END,
         'given', CASE WHEN p_is_log THEN $sql$
          UNION ALL
-        SELECT i.island, i.ts, true, false, i.previous, NULL, (i.observed * 1e7)::bigint, (i.deviation * 1e7)::bigint
+        SELECT i.island, i.ts, true, false, i.previous, NULL, (i.observed * 1e7)::bigint,
+               (ln(i.reference) * 1e7)::bigint + (i.deviation * 1e7)::bigint, (i.deviation * 1e7)::bigint
           FROM unnest(p_given) AS i$sql$ END
     ));
 $func$;
@@ -177,7 +179,7 @@ BEGIN
                            count(k.kept) OVER twenty_rows AS samples_20
                       FROM (
                         -- A barrier: without it each window would evaluate what is kept again for each frame.
-                        SELECT b.island, b.ts, b.is_usable, b.previous, b.change, b.deviation,
+                        SELECT b.island, b.ts, b.is_usable, b.previous, b.change, b.level, b.deviation,
                                b.is_marked, b.is_first,
                                CASE WHEN b.is_kept THEN b.change END AS kept,
                                CASE WHEN b.is_kept THEN b.change * b.change END AS kept_square
@@ -241,9 +243,8 @@ END
 $detector$, jsonb_build_object(
         'unit', CASE WHEN p_is_log THEN '1e7' ELSE '1' END,
         'sum', CASE WHEN p_is_log THEN '_tidemark.moving_sum' ELSE 'sum' END,
-        'reference', CASE WHEN p_is_log
-            THEN 'f.previous * exp((f.change - f.deviation)::double precision / 1e7)'
-            ELSE 'CASE WHEN v_is_level THEN 0 ELSE f.previous END + (f.change - f.deviation)::double precision' END,
+        'reference', CASE WHEN p_is_log THEN 'exp((f.level - f.deviation)::double precision / 1e7)'
+                          ELSE '(f.level - f.deviation)::double precision' END,
         'base_mean', format(v_mean, 'a.base_sum', 'a.base_rows'),
         'base_spread', format(v_spread, 'a.base_sum', 'a.base_squares', 'a.base_rows'),
         'base_floor', format(v_floor, 'a'),
@@ -280,7 +281,9 @@ $do$;
 -- Judges rows that are handed over as arrays, one element a row, islands in any order: the island (a number from 1 on),
 -- time, value, whether the value is a reference for others, and whether the row is wanted whatever the detector finds.
 -- From p_judged_from, one element an island, on rows are judged; those before are their baseline. What comes back:
--- rows that are wanted, come near to a jump by max_change, exceed anomaly_z, or are the first of their session.
+-- rows that are wanted, come near to a jump by max_change, exceed anomaly_z, or are the first of their session. A value
+-- that is no reference for others comes back once more if it is wanted, with the last one before it that is: it has no
+-- z-score, but it has moved.
 CREATE OR REPLACE FUNCTION _tidemark.detect(
     p_island integer[],
     p_ts timestamptz[],
@@ -305,6 +308,23 @@ BEGIN
         RETURN QUERY SELECT f.* FROM unnest(_tidemark.detect_levels(
             p_island, p_ts, p_value, p_is_usable, p_is_marked, p_judged_from, p_profile, p_step, NULL
         )) AS f;
+    END IF;
+    IF EXISTS (
+        SELECT FROM unnest(p_value, p_is_usable, p_is_marked) AS x (value, is_usable, is_marked)
+         WHERE x.is_marked AND NOT x.is_usable AND x.value IS NOT NULL
+    ) THEN
+        RETURN QUERY
+        SELECT p.island, p.ts, p.previous, NULL::double precision, NULL::double precision, NULL::double precision,
+               NULL::double precision, NULL::double precision, NULL::integer, NULL::double precision, false
+          FROM (
+            SELECT x.*, max(x.value) FILTER (WHERE x.is_usable) OVER (PARTITION BY x.island, x.part) AS previous
+              FROM (
+                SELECT r.*, count(*) FILTER (WHERE r.is_usable) OVER (PARTITION BY r.island ORDER BY r.ts) AS part
+                  FROM unnest(p_island, p_ts, p_value, p_is_usable, p_is_marked)
+                       AS r (island, ts, value, is_usable, is_marked)
+              ) AS x
+          ) AS p
+         WHERE p.is_marked AND NOT p.is_usable AND p.value IS NOT NULL AND p.previous IS NOT NULL;
     END IF;
 END
 $func$;

@@ -29,32 +29,39 @@ $func$;
 COMMENT ON FUNCTION _tidemark.bar_length(public.candle_interval) IS 'Length of a bar.';
 
 -- The profile of each series, by its number: its source's own, else the one for the source's type of data, else the one
--- for the length of the bar, else the hypertable's. step is the length of its bars, zero where they are instants.
+-- for the length of the bar, else the hypertable's. step is the length of its bars, zero where they are instants;
+-- transform is the profile's, but no logarithm where the prices of its asset, or of its source's, may be negative.
 CREATE OR REPLACE FUNCTION _tidemark.series_profiles(
     p_target _tidemark.quality_targets,
     p_series jsonb[]
 )
-    RETURNS TABLE (n integer, quality_profile_id integer, step interval)
+    RETURNS TABLE (n integer, quality_profile_id integer, step interval, transform public.change_transform)
     LANGUAGE sql
     STABLE
     SET search_path = pg_catalog, pg_temp
 AS $func$
-    SELECT i.n::integer,
-           coalesce(
-               o.quality_profile_id,
-               (SELECT q.quality_profile_id FROM public.quality_profiles AS q WHERE q.data_type = o.data_type),
-               (SELECT q.quality_profile_id FROM public.quality_profiles AS q WHERE q.interval = i.bar),
-               p_target.quality_profile_id
-           ),
+    SELECT i.n::integer, q.quality_profile_id,
            coalesce(_tidemark.bar_length(CASE WHEN p_target.interval_column IS NULL THEN o.interval ELSE i.bar END),
-                    interval '0')
-      FROM (SELECT s.n, (s.series ->> p_target.source_column)::integer AS source_id,
+                    interval '0'),
+           CASE WHEN q.transform = 'log_return' AND EXISTS (
+                    SELECT FROM public.assets AS a
+                     WHERE a.has_negative_prices
+                       AND (a.asset_id = o.asset_id
+                            OR a.asset_id::text IN (SELECT e.value FROM jsonb_each_text(i.series) AS e))
+                ) THEN 'difference' ELSE q.transform END
+      FROM (SELECT s.n, s.series, (s.series ->> p_target.source_column)::integer AS source_id,
                    (s.series ->> p_target.interval_column)::public.candle_interval AS bar
               FROM unnest(p_series) WITH ORDINALITY AS s (series, n)) AS i
-      LEFT JOIN public.sources AS o ON o.source_id = i.source_id;
+      LEFT JOIN public.sources AS o ON o.source_id = i.source_id
+      JOIN public.quality_profiles AS q ON q.quality_profile_id = coalesce(
+               o.quality_profile_id,
+               (SELECT d.quality_profile_id FROM public.quality_profiles AS d WHERE d.data_type = o.data_type),
+               (SELECT b.quality_profile_id FROM public.quality_profiles AS b WHERE b.interval = i.bar),
+               p_target.quality_profile_id
+           );
 $func$;
 COMMENT ON FUNCTION _tidemark.series_profiles(_tidemark.quality_targets, jsonb []) IS
-'Profile and length of a bar of each series of a hypertable.';
+'Profile, length of a bar and transform of each series of a hypertable.';
 
 -- Rows of each series that start before this instant are late when they arrive at p_now; NULL where that is not judged.
 CREATE OR REPLACE FUNCTION _tidemark.late_bounds(
@@ -100,7 +107,7 @@ $func$;
 COMMENT ON FUNCTION _tidemark.is_of_series(_tidemark.quality_targets, text) IS
 'Condition that a row d belongs to the series in a jsonb expression.';
 
--- The texts for the rules of a hypertable, over d (the row) and p (its profile, market and step).
+-- The texts for the rules of a hypertable, over d (the row) and p (its profile, market, step and transform).
 CREATE OR REPLACE FUNCTION _tidemark.rule_tokens(p_target _tidemark.quality_targets)
     RETURNS jsonb
     LANGUAGE sql
@@ -111,10 +118,14 @@ AS $func$
         SELECT r.rule_id, r.rule_type, r.name, r.source_id,
                coalesce((r.parameters ->> 'tolerance')::interval, interval '0') AS tolerance,
                replace(
-                   CASE WHEN r.source_id IS NULL THEN '(%s) IS FALSE'
-                        ELSE format('(d.%I = %s AND (%%s) IS FALSE)', coalesce(p_target.source_column, 'source_id'),
-                            r.source_id)
-                   END, '%s', _tidemark.rule_condition(r, p_target.hypertable, p_target.time_column)
+                   CASE WHEN r.source_id IS NULL AND NOT r.parameters ? 'transform' THEN '(%s) IS FALSE'
+                        ELSE format('(%s(%%s) IS FALSE)', concat(
+                            CASE WHEN r.source_id IS NOT NULL
+                                 THEN format('d.%I = %s AND ', coalesce(p_target.source_column, 'source_id'),
+                                             r.source_id) END,
+                            CASE WHEN r.parameters ? 'transform'
+                                 THEN format('p.transform = %L AND ', r.parameters ->> 'transform') END
+                        )) END, '%s', _tidemark.rule_condition(r, p_target.hypertable, p_target.time_column)
                ) AS violation
           FROM public.validation_rules AS r
          WHERE r.applies_to = p_target.label
@@ -135,7 +146,7 @@ AS $func$
                'try_rules', coalesce(string_agg(format($sql$
     BEGIN
         IF (SELECT %2$s FROM jsonb_populate_record(NULL::@table@, p_row) AS d
-             CROSS JOIN (SELECT p_market AS market, p_step AS step) AS p)
+             CROSS JOIN (SELECT p_market AS market, p_step AS step, p_transform AS transform) AS p)
         THEN
             v_broken := v_broken || %1$s;
         END IF;
@@ -236,7 +247,7 @@ BEGIN
         'future_scope', CASE WHEN p_target.source_column IS NULL THEN 'true'
             ELSE format('(r.source_id IS NULL OR r.source_id = d.%I)', p_target.source_column) END,
         -- Whether a value can be a reference for others. Beyond these bounds nothing is a price, and within them no
-        -- ratio over- or underflows.
+        -- ratio over- or underflows. can_be_split() has the same.
         'valid_price', '(@value@ < 1e100 AND @value@ > 1e-100)',
         'valid', '(@value@ < 1e100 AND (@value@ > 1e-100 OR (NOT v_is_log AND @value@ > -1e100'
             ' AND (@value@ = 0 OR @value@ < -1e-100))))',

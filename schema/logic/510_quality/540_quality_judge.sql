@@ -24,6 +24,42 @@ COMMENT ON FUNCTION _tidemark.judged_rows(
     _tidemark.quality_targets, jsonb [], timestamptz [], public.quality_profiles, interval, boolean
 ) IS 'Rows of a hypertable that are judged, with what they lack and which rules they violate.';
 
+-- Whether a move from the last price of a series before an instant, as a logarithm, can be a split. It is none where
+-- the row right before, of those with a value, holds no price, such as -36.98 among prices of oil; nor where moves of
+-- such a size are nothing special, at least half of it in three of the twenty before, as in GME in January 2021.
+CREATE OR REPLACE FUNCTION _tidemark.can_be_split(
+    p_target _tidemark.quality_targets,
+    p_series jsonb,
+    p_ts timestamptz,
+    p_move double precision
+)
+    RETURNS boolean
+    LANGUAGE plpgsql
+    STABLE
+    SET search_path = pg_catalog, pg_temp
+AS $func$
+DECLARE
+    v_values double precision[];
+    v_levels double precision[];
+BEGIN
+    EXECUTE format(
+        'SELECT array_agg(r.value ORDER BY r.at DESC) FROM (SELECT d.%3$I AS at, v.value FROM %1$s AS d,'
+        ' coalesce(%4$s) AS v (value) WHERE %2$s AND d.%3$I < $2 AND v.value IS NOT NULL ORDER BY 1 DESC LIMIT 21) AS r',
+        p_target.hypertable::text, _tidemark.is_of_series(p_target, '$1'), p_target.time_column,
+        (SELECT string_agg(format('d.%I::double precision', c.name), ', ' ORDER BY c.position)
+           FROM unnest(p_target.value_columns) WITH ORDINALITY AS c (name, position))
+    ) INTO v_values USING p_series, p_ts;
+    v_levels := ARRAY(SELECT CASE WHEN v.value > 1e-100 AND v.value < 1e100 THEN ln(v.value) END
+                        FROM unnest(v_values) WITH ORDINALITY AS v (value, n) ORDER BY v.n);
+    RETURN v_levels[1] IS NOT NULL AND 3 > (
+        SELECT count(*) FROM generate_series(2, cardinality(v_levels)) AS i
+         WHERE abs(v_levels[i] - v_levels[i - 1]) >= abs(p_move) / 2
+    );
+END
+$func$;
+COMMENT ON FUNCTION _tidemark.can_be_split(_tidemark.quality_targets, jsonb, timestamptz, double precision) IS
+'Whether a move right after the rows before an instant can be a split: from a price, and larger than is usual.';
+
 -- What the rows that were found are worth, where that differs from what is on record: all of one profile, p_series the
 -- series of the islands that the findings refer to.
 CREATE OR REPLACE FUNCTION _tidemark.verdicts(
@@ -56,7 +92,7 @@ BEGIN
         SELECT DISTINCT ON (p_series[f.island], f.ts)
                p_series[f.island] AS series, f.ts, f::_tidemark.finding AS finding
           FROM unnest(p_found) AS f
-         ORDER BY p_series[f.island], f.ts, f.z_score NULLS LAST
+         ORDER BY p_series[f.island], f.ts, f.z_score NULLS LAST, f.previous IS NULL
       ) AS u;
     SELECT array_agg(ROW(
                v.series, v.ts, v.score, v.is_anomaly, v.penalties, v.severity, v.kind, v.z_score, v.value, v.observed,
@@ -71,10 +107,12 @@ BEGIN
                w.penalties,
                CASE WHEN abs(f.z_score) > p_profile.black_swan_z THEN 'black_swan'::public.anomaly_severity
                     WHEN abs(f.z_score) > p_profile.anomaly_z THEN 'anomaly' END AS severity,
-               CASE WHEN p_profile.transform = 'log_return' AND d.first_value > 0 AND f.previous > 0 AND EXISTS (
-                    SELECT FROM unnest(ARRAY[1.5, 2, 3, 4, 5, 7, 10]::double precision[]) AS s (ratio)
-                     WHERE abs(abs(ln(d.first_value) - ln(f.previous)) - ln(s.ratio)) <= 0.03
-               ) THEN 'split_candidate'::public.anomaly_kind ELSE 'spike' END AS kind,
+               CASE WHEN p_profile.transform = 'log_return' AND abs(f.z_score) > p_profile.anomaly_z
+                    AND d.first_value > 0 AND d.first_value < 'infinity' AND f.previous > 0 AND EXISTS (
+                        SELECT FROM unnest(ARRAY[1.5, 2, 3, 4, 5, 7, 10]::double precision[]) AS s (ratio)
+                         WHERE abs(abs(ln(d.first_value) - ln(f.previous)) - ln(s.ratio)) <= 0.03
+                    ) AND _tidemark.can_be_split(p_target, f.series, f.ts, ln(d.first_value) - ln(f.previous))
+               THEN 'split_candidate'::public.anomaly_kind ELSE 'spike' END AS kind,
                f.z_score, f.observed, f.expected, f.deviation, f.scale, f.samples
           -- Side by side: to look up an element of an array of documents is to walk through those before it.
           FROM unnest(v_found_series, v_found) WITH ORDINALITY
@@ -109,7 +147,8 @@ BEGIN
                              )::_tidemark.penalty] ELSE '{}' END
                           -- Strictly more than max_change, in decimals, so that half is not more than half. The good
                           -- row after a bad one also moves that much, but is back at the median of the three before.
-                          || CASE WHEN d.value <> 'NaN' AND f.previous <> 0
+                          -- What cannot be a price has moved too, and has no median to be back at.
+                          || CASE WHEN f.previous <> 0 AND p_profile.max_change < 'infinity' AND a.is_error IS NOT TRUE
                                    AND abs(d.value::numeric - f.previous::numeric)
                                        > p_profile.max_change::numeric * abs(f.previous::numeric)
                                    AND (abs(d.value - f.reference) <= p_profile.max_change * abs(f.reference))
@@ -168,16 +207,17 @@ DECLARE
 BEGIN
     SELECT t.* INTO STRICT v_target FROM _tidemark.quality_targets AS t WHERE t.hypertable = p_hypertable;
     FOR v_group IN
-        SELECT p.quality_profile_id, p.step, array_agg(p_series[p.n] ORDER BY p.n) AS series,
+        SELECT p.quality_profile_id, p.step, p.transform, array_agg(p_series[p.n] ORDER BY p.n) AS series,
                array_agg(p_from[p.n] ORDER BY p.n) AS starts, array_agg(p_to[p.n] ORDER BY p.n) AS ends,
                array_agg(p_late_before[p.n] ORDER BY p.n) AS late_before
           FROM _tidemark.series_profiles(v_target, p_series) AS p
-         GROUP BY p.quality_profile_id, p.step
-         ORDER BY p.quality_profile_id, p.step
+         GROUP BY p.quality_profile_id, p.step, p.transform
+         ORDER BY p.quality_profile_id, p.step, p.transform
     LOOP
         SELECT q.* INTO STRICT v_profile
           FROM public.quality_profiles AS q
          WHERE q.quality_profile_id = v_group.quality_profile_id;
+        v_profile.transform := v_group.transform;
         v_found := '{}';
         v_from := v_group.starts;
         LOOP

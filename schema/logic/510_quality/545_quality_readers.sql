@@ -17,6 +17,7 @@ DECLARE
     v_is_log CONSTANT boolean := p_profile.transform = 'log_return';
     v_market CONSTANT text := p_profile.market;
     v_required CONSTANT text[] := p_profile.required_fields;
+    v_transform CONSTANT public.change_transform := p_profile.transform;
     v_back CONSTANT integer := 2 * p_profile.baseline_rows + 24; -- rows that the score of one depends on
     -- Bounds of all islands: the planner leaves out chunks by what it knows to be constant.
     v_last_start CONSTANT timestamptz := (SELECT max(f) FROM unnest(p_from) AS f WHERE f < 'infinity');
@@ -48,7 +49,8 @@ BEGIN
                         LIMIT v_back) AS t
            ) AS b
      CROSS JOIN LATERAL (
-               SELECT max(t.ts) AS ends_at
+               -- Where there are no more, up to the last row: what follows may hold values that are no reference.
+               SELECT CASE WHEN count(*) = v_back THEN max(t.ts) WHEN p_followers THEN 'infinity' END AS ends_at
                  FROM (SELECT d.@time@ AS ts
                          FROM @table@ AS d
                         WHERE p_followers AND @row_is_of_i@ AND d.@time@ > i.ends_at AND @valid@
@@ -88,6 +90,7 @@ $read$, jsonb_build_object(
         'read_marked', format(r.text, $sql$
                               d.quality_score IS DISTINCT FROM 100 OR d.is_anomaly IS DISTINCT FROM false
                               OR d.@time@ < i.late_before OR d.@time@ > p_future_after
+                              OR @valid@ IS FALSE
                               OR @missing@
                               OR @broken@
                           $sql$)
@@ -102,7 +105,8 @@ $read$, jsonb_build_object(
                    SELECT d.@time@ AS ts, @value@ AS value, @usable@ AS is_usable,
                           d.@time@ >= i.judged_from AND (%s) AS is_marked
                      FROM @table@ AS d
-                    CROSS JOIN (SELECT v_market AS market, p_step AS step, v_required AS required_fields) AS p
+                    CROSS JOIN (SELECT v_market AS market, p_step AS step, v_transform AS transform,
+                                       v_required AS required_fields) AS p
                     WHERE @row_is_of_i@ AND d.@time@ >= i.starts_at AND d.@time@ <= i.ends_at
                       AND d.@time@ >= lowest AND d.@time@ <= highest
                     ORDER BY d.@time@
@@ -125,6 +129,7 @@ AS $func$
 DECLARE
     v_market CONSTANT text := p_profile.market;
     v_required CONSTANT text[] := p_profile.required_fields;
+    v_transform CONSTANT public.change_transform := p_profile.transform;
     v_lowest CONSTANT timestamptz := (SELECT min(t) FROM unnest(p_ts) AS t);
     v_highest CONSTANT timestamptz := (SELECT max(t) FROM unnest(p_ts) AS t);
 BEGIN
@@ -135,7 +140,7 @@ BEGIN
     END IF;
 END
 $rows$, jsonb_build_object(
-        'rows_tried', format(r.text, '_tidemark.try_rules_@stem@(to_jsonb(d), p.market, p.step)'),
+        'rows_tried', format(r.text, '_tidemark.try_rules_@stem@(to_jsonb(d), p.market, p.step, p.transform)'),
         'rows_judged', format(r.text, 'array_remove(ARRAY[@broken_rules@]::integer[], NULL)')
     ))
       FROM (SELECT $sql$    RETURN QUERY
@@ -146,7 +151,8 @@ $rows$, jsonb_build_object(
                       array_remove(ARRAY[@missing_fields@]::text[], NULL) AS missing,
                       %s AS broken
                  FROM @table@ AS d
-                CROSS JOIN (SELECT v_market AS market, p_step AS step, v_required AS required_fields) AS p
+                CROSS JOIN (SELECT v_market AS market, p_step AS step, v_transform AS transform,
+                                   v_required AS required_fields) AS p
                 WHERE @row_is_of_i@ AND d.@time@ = i.ts AND d.@time@ BETWEEN v_lowest AND v_highest
            ) AS d;$sql$) AS r (text);
 $func$;

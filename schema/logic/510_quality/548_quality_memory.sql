@@ -180,9 +180,8 @@ BEGIN
                array_agg(_tidemark.lapses_of(p_hypertable, i.series) ORDER BY p.n) AS lapses
           FROM _tidemark.series_profiles(v_target, p_series) AS p
           JOIN unnest(p_series, p_ts) WITH ORDINALITY AS i (series, ts, n) ON i.n = p.n
-          JOIN public.quality_profiles AS q ON q.quality_profile_id = p.quality_profile_id
          WHERE i.series = ANY (v_held)
-           AND q.transform = 'log_return'
+           AND p.transform = 'log_return'
          GROUP BY p.quality_profile_id, p.step
     LOOP
         SELECT q.* INTO STRICT v_profile

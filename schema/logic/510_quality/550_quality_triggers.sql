@@ -155,10 +155,15 @@ CREATE OR REPLACE TRIGGER trg_lapse AFTER UPDATE ON public.sources
 FOR EACH ROW
 -- Not as a comparison of rows: that is another text once it was dumped and restored.
 WHEN (old.data_type IS DISTINCT FROM new.data_type OR old.interval IS DISTINCT FROM new.interval
-      OR old.quality_profile_id IS DISTINCT FROM new.quality_profile_id)
+      OR old.quality_profile_id IS DISTINCT FROM new.quality_profile_id OR old.asset_id IS DISTINCT FROM new.asset_id)
 EXECUTE FUNCTION _tidemark.lapse_all();
 COMMENT ON TRIGGER trg_lapse ON public.sources IS 'Baselines depend on the profile of the source.';
 ALTER TABLE public.sources ENABLE ALWAYS TRIGGER trg_lapse;
+
+CREATE OR REPLACE TRIGGER trg_lapse AFTER UPDATE OF has_negative_prices ON public.assets
+FOR EACH ROW WHEN (old.has_negative_prices <> new.has_negative_prices) EXECUTE FUNCTION _tidemark.lapse_all();
+COMMENT ON TRIGGER trg_lapse ON public.assets IS 'Baselines depend on whether prices may be negative.';
+ALTER TABLE public.assets ENABLE ALWAYS TRIGGER trg_lapse;
 
 -- A row that was confirmed to be an error, or no longer is, counts otherwise in later baselines.
 CREATE OR REPLACE FUNCTION _tidemark.lapse_reviewed()
@@ -312,7 +317,8 @@ BEGIN@begin@
                           AND o.series = i.series
                           FOR NO KEY UPDATE OF o SKIP LOCKED
                    ) AS m ON true
-             CROSS JOIN LATERAL (SELECT m.market, m.step, m.required_fields, m.allowed_lag) AS p;
+             CROSS JOIN LATERAL (SELECT m.market, m.step, m.required_fields, m.allowed_lag,
+                                        'log_return'::public.change_transform AS transform) AS p;
         SELECT r.row_count, r.series, r.ts, r.ts INTO v_row_count, v_series, v_from, v_to
           FROM _tidemark.recall(@table_literal@::regclass, v_rows, @is_insert@) AS r;
         IF v_row_count > 0 AND v_series IS NULL THEN

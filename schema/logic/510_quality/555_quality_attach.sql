@@ -99,8 +99,9 @@ BEGIN
               ('nights_', 'p_series jsonb[], p_from timestamptz[], p_found _tidemark.finding[], '
                'p_profile public.quality_profiles, p_step interval', '_tidemark.finding[]', v_pinned,
                _tidemark.nights_template(), '{}', 'first rows of sessions of %s'),
-              ('try_rules_', 'p_row jsonb, p_market text, p_step interval', 'integer[]', v_pinned,
-               _tidemark.try_rules_template(), '{}', 'rules that a row of %s violates, where some fail to evaluate'),
+              ('try_rules_', 'p_row jsonb, p_market text, p_step interval, p_transform public.change_transform',
+               'integer[]', v_pinned, _tidemark.try_rules_template(), '{}',
+               'rules that a row of %s violates, where some fail to evaluate'),
               ('rows_', 'p_series jsonb[], p_ts timestamptz[], p_profile public.quality_profiles, p_step interval, '
                'p_is_safe boolean', 'SETOF _tidemark.judged_row', v_pinned, _tidemark.rows_template(), '{}',
                'rows of %s that are judged'),

@@ -398,7 +398,6 @@ CREATE OR REPLACE FUNCTION _tidemark.series_stale_runs(
     p_source_id integer,
     p_asset_id uuid,
     p_interval public.candle_interval,
-    p_has_volume boolean,
     p_from timestamptz,
     p_to timestamptz,
     p_min_rows integer
@@ -433,8 +432,16 @@ BEGIN
            AND c.ts >= p_from
            AND c.ts < p_to
     ), judged AS (
-        SELECT t.at, t.price, t.prices, t.price IS NOT NULL AND (NOT p_has_volume OR t.volume = 0) AS is_dead
+        SELECT t.at, t.price, t.prices,
+               t.price IS NOT NULL AND (
+                   coalesce(t.volume, 0) = 0
+                   OR (t.prices, t.volume)
+                       IS NOT DISTINCT FROM (lag(t.prices) OVER by_time, lag(t.volume) OVER by_time)
+                   OR (t.prices, t.volume)
+                       IS NOT DISTINCT FROM (lead(t.prices) OVER by_time, lead(t.volume) OVER by_time)
+               ) AS is_dead
           FROM tick AS t
+        WINDOW by_time AS (ORDER BY t.at)
     ), marked AS (
         SELECT j.at, j.price, j.is_dead IS TRUE AS is_dead,
                j.is_dead IS DISTINCT FROM lag(j.is_dead) OVER by_time
@@ -454,13 +461,13 @@ BEGIN
 END
 $func$;
 COMMENT ON FUNCTION _tidemark.series_stale_runs(
-    integer, uuid, public.candle_interval, boolean, timestamptz, timestamptz, integer
-) IS 'Runs of unchanged prices at zero volume in one series of timeseries_data or of candles.';
+    integer, uuid, public.candle_interval, timestamptz, timestamptz, integer
+) IS 'Runs of unchanged prices in which nothing is known to be traded, in a series of timeseries_data or candles.';
 
 -- Runs of at least p_min_rows consecutive rows of a source, stamped in [p_from, p_to), whose prices are all the same
--- and whose volume is zero: what a feed that repeats its last price looks like. The row whose price is repeated is
--- not part of the run, as long as something was traded in it. A row without volume (NULL) is not evaluated and ends
--- a run; a source that is not of type ohlcv has no volume, so there the value alone decides. Ordered by start.
+-- and in which nothing is known to be traded: what a feed that repeats its last price looks like. Such a row has no
+-- volume, zero or NULL, or repeats that of its neighbour with the prices. The row whose price is repeated is not part
+-- of the run, as long as its volume is another. Ordered by start.
 -- Raises TM301 for an unknown source, TM303 for an empty period, TM305 for p_min_rows below 2.
 CREATE OR REPLACE FUNCTION public.stale_runs(
     p_source_id integer,
@@ -473,18 +480,14 @@ CREATE OR REPLACE FUNCTION public.stale_runs(
     STABLE
     SET search_path = pg_catalog, pg_temp
 AS $func$
-DECLARE
-    v_source CONSTANT public.sources := _tidemark.known_source(p_source_id);
 BEGIN
+    PERFORM _tidemark.known_source(p_source_id);
     RETURN QUERY
-    SELECT r.*
-      FROM _tidemark.series_stale_runs(
-               p_source_id, NULL, NULL, v_source.data_type = 'ohlcv', p_from, p_to, p_min_rows
-           ) AS r;
+    SELECT r.* FROM _tidemark.series_stale_runs(p_source_id, NULL, NULL, p_from, p_to, p_min_rows) AS r;
 END
 $func$;
 COMMENT ON FUNCTION public.stale_runs(integer, timestamptz, timestamptz, integer) IS
-'Runs of identical prices at zero volume in a source''s rows: the mark of a feed that repeats itself.';
+'Runs of identical prices without volume, or with the same, in a source''s rows: a feed that repeats itself.';
 
 -- As stale_runs, for an asset's candles of one length. Raises TM301 for an unknown asset, TM302 without an interval.
 CREATE OR REPLACE FUNCTION public.stale_candle_runs(
@@ -502,9 +505,8 @@ AS $func$
 BEGIN
     PERFORM _tidemark.known_asset(p_asset_id, p_interval);
     RETURN QUERY
-    SELECT r.*
-      FROM _tidemark.series_stale_runs(NULL, p_asset_id, p_interval, true, p_from, p_to, p_min_rows) AS r;
+    SELECT r.* FROM _tidemark.series_stale_runs(NULL, p_asset_id, p_interval, p_from, p_to, p_min_rows) AS r;
 END
 $func$;
 COMMENT ON FUNCTION public.stale_candle_runs(uuid, public.candle_interval, timestamptz, timestamptz, integer) IS
-'Runs of identical prices at zero volume in an asset''s candles.';
+'Runs of identical prices without volume, or with the same, in an asset''s candles.';
