@@ -108,8 +108,8 @@ $func$;
 COMMENT ON FUNCTION _tidemark.rule_columns(public.validation_rules, regclass, boolean) IS
 'Columns that a rule names; raises TM206 where the table lacks one.';
 
--- The condition of a rule as SQL over d (the row) and p (market, step and transform of its series). NULL for not_future,
--- which is judged once, when the row arrives. Raises TM206 for parameters that make no sense.
+-- The condition of a rule as SQL over d (the row) and p (market, step and transform of its series). NULL for
+-- not_future, which is judged once, when the row arrives. Raises TM206 for parameters that make no sense.
 CREATE OR REPLACE FUNCTION _tidemark.rule_condition(
     p_rule public.validation_rules,
     p_relation regclass,
