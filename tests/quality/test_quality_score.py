@@ -456,7 +456,7 @@ def test_future_timestamp(tx, add):
     now = datetime.now(UTC)
     insert(tx, [bar(source_id, now + timedelta(seconds=20))])
     insert(tx, [bar(source_id, now + timedelta(hours=1)), bar(source_id, now - timedelta(hours=1))])
-    assert scores(tx, source_id) == [100, 100, 65]
+    assert scores(tx, source_id) == [100, 100, 90]
     insert(tx, [bar(source_id, now + timedelta(hours=2))])
     assert penalties(tx, source_id, now + timedelta(hours=2)) == [("validation", 10, "timeseries_data_not_in_future")]
 

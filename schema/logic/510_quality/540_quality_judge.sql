@@ -214,10 +214,10 @@ BEGIN
          GROUP BY p.quality_profile_id, p.step, p.transform
          ORDER BY p.quality_profile_id, p.step, p.transform
     LOOP
-        SELECT q.* INTO STRICT v_profile
+        SELECT p.* INTO STRICT v_profile
           FROM public.quality_profiles AS q
+         CROSS JOIN LATERAL jsonb_populate_record(q, jsonb_build_object('transform', v_group.transform)) AS p
          WHERE q.quality_profile_id = v_group.quality_profile_id;
-        v_profile.transform := v_group.transform;
         v_found := '{}';
         v_from := v_group.starts;
         LOOP
