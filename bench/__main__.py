@@ -1,7 +1,7 @@
 """What Tidemark costs and what it saves: ratios within one run, on throw-away servers that write durably.
 
-    python -m bench [quality] [stored] [history] [audit] [alerts] [move] [loading] [--edition E] [--rows N]
-                    [--stored N]
+    python -m bench [quality] [stored] [history] [audit] [alerts] [applications] [move] [loading]
+                    [--edition E] [--rows N] [--stored N]
 
 `stored` is `quality` with many rows in the table already. Every edition that the installed binaries offer is measured.
 """
@@ -16,7 +16,7 @@ from datetime import UTC, datetime
 import psycopg
 from psycopg.conninfo import make_conninfo
 
-from bench import alerts, audit, history, loading, move, quality
+from bench import alerts, applications, audit, history, loading, move, quality
 from tidemark.database import normalise
 from tidemark.installation import find_installation
 from tidemark.server import throwaway
@@ -25,7 +25,7 @@ from tidemark.server import throwaway
 SETTINGS = {
     "fsync": "on", "synchronous_commit": "on", "full_page_writes": "on", "shared_buffers": "1GB", "max_wal_size": "8GB",
 }
-PARTS = ("quality", "stored", "history", "audit", "alerts", "move", "loading")
+PARTS = ("quality", "stored", "history", "audit", "alerts", "applications", "move", "loading")
 
 
 def main() -> None:
@@ -64,6 +64,8 @@ def _measure(part: str, url: str, options: argparse.Namespace) -> None:
         own = make_conninfo(url, dbname=f"bench_{part}")
         if part == "history":
             history.run(own, options.rows or 10_000_000)
+        elif part == "applications":
+            applications.run(own, options.rows or 1_000_000)
         else:
             {"audit": audit, "alerts": alerts}[part].run(own)
         admin.execute(f"DROP DATABASE bench_{part} WITH (FORCE)")

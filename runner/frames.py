@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import shutil
+import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from decimal import Decimal
 from pathlib import Path
@@ -28,21 +31,28 @@ TYPES = {
 def write(connection: psycopg.Connection, name: str, values: Mapping[str, str], path: Path, kind: str) -> int:
     """Write the answer to a question as `parquet` or `arrow` (an IPC file); returns the number of rows.
 
-    The file appears under its name only when it is complete. Memory does not grow with the number of rows.
+    A file appears under its name only when it is complete; a pipe or a device is written to, and stays what it is, as
+    a link does. Memory does not grow with the number of rows.
     """
     arrow = _pyarrow()
-    partial = path.with_name(f".{path.name}.partial")
+    path = path.resolve()
+    is_special = path.exists() and not path.is_file()
     rows = 0
-    try:
+    with contextlib.ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory())) if is_special else path.parent
+        partial = folder / f".{path.name}.partial"
+        stack.callback(partial.unlink, missing_ok=True)
         with questions.stream(connection, name, values) as cursor:
             schema = _schema(connection, cursor)
             with _writer(arrow, kind, partial, schema) as writer:
                 for batch in _batches(cursor, schema):
                     writer.write_batch(batch)
                     rows += batch.num_rows
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
+        if is_special:
+            with partial.open("rb") as made, path.open("wb") as target:
+                shutil.copyfileobj(made, target)
+        else:
+            partial.replace(path)
     return rows
 
 

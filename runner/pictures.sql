@@ -34,6 +34,7 @@ SELECT o.name AS table_name, o.is_hypertable, a.attname::text AS column_name,
             WHERE c.conrelid = o.oid AND c.conkey @> ARRAY[a.attnum]
        ) AS k
  WHERE a.attname <> 'embedding' -- only where pgvector is installed
+   AND a.attname <> ALL (_tidemark.spelling_columns(o.oid))
  ORDER BY o.name, a.attnum;
 
 -- name: links
@@ -59,6 +60,7 @@ SELECT f.name AS from_table, a.attname::text AS from_column, t.name AS to_table,
   JOIN own AS t ON t.oid = c.confrelid
   JOIN pg_catalog.pg_attribute AS a ON a.attrelid = c.conrelid AND a.attnum = c.conkey[1]
  WHERE c.contype = 'f'
+   AND a.attname <> ALL (_tidemark.spelling_columns(f.oid))
  UNION
 SELECT f.name, a.attname::text, t.name, false, a.attnotnull
   FROM own AS f

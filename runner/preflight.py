@@ -101,7 +101,7 @@ def _of_server(connection: psycopg.Connection, is_written: bool = True) -> Itera
             )
     if not has_public:
         yield Problem(f"there is no schema public in {place}", hint="CREATE SCHEMA public", exit_code=2)
-    elif not may_create and is_written:
+    elif not may_create:
         yield Problem(
             f"role {role} may not create objects in {place}",
             hint="GRANT CREATE ON DATABASE … and ON SCHEMA public to it, or use the database's owner", exit_code=2,

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import re
+import stat
 import subprocess
 import sys
+import threading
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import SimpleNamespace
@@ -104,6 +106,22 @@ def test_each_type_goes_into_a_file_and_comes_back(tx, monkeypatch, tmp_path, ki
         "j": timedelta(days=1, hours=2), "k": "00000000-0000-4000-8000-000000000001", "l": '{"a": [1, null]}',
         "m": ["x", None], "n": "black_swan"}
     assert second.pop("d") != 0 and set(second.values()) == {None}
+
+
+@pytest.mark.parametrize("kind", ["parquet", "arrow"])
+def test_pipes_devices_and_links_are_written_to_and_not_replaced(tx, tmp_path, kind):
+    """As root a rename would put a file where /dev/null was, for the whole machine."""
+    pipe, link, file = tmp_path / "pipe", tmp_path / "link", tmp_path / "file"
+    os.mkfifo(pipe)
+    link.symlink_to(file)
+    received = []
+    reader = threading.Thread(target=lambda: received.append(pipe.read_bytes()))
+    reader.start()
+    frames.write(tx, "coverage", {}, pipe, kind)
+    reader.join(10)
+    frames.write(tx, "coverage", {}, link, kind)
+    assert stat.S_ISFIFO(pipe.stat().st_mode) and link.is_symlink()
+    assert received == [file.read_bytes()] != [b""]
 
 
 def test_answer_without_rows_keeps_its_columns(run, tmp_path):
