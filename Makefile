@@ -50,9 +50,9 @@ demo: migrate ## Load real daily bars and show what the database makes of them
 	done
 
 .PHONY: test
-test: install ## Run the contract tests on servers of their own; ARGS go to pytest
+test: install ## Run the contract tests on servers of their own, one per processor; ARGS go to pytest
 	@$(TIDEMARK) up --install-only $(YES)
-	@$(BIN)/pytest $(ARGS)
+	@$(BIN)/pytest --numprocesses=auto --dist=loadfile $(ARGS)
 
 .PHONY: prove
 prove: install ## Break one guard after the other and see its test turn red; ARGS choose, e.g. --number 8

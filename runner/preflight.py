@@ -32,7 +32,7 @@ def check_server(connection: psycopg.Connection, *, is_written: bool = True) -> 
 
     Not `is_written`: a standby will do, as where nothing is to be applied.
     """
-    _refuse(connection, list(_of_server(connection, is_written)))
+    _refuse(connection, _of_server(connection, is_written))
 
 
 def check(connection: psycopg.Connection, pending: list[SchemaFile], *, is_first: bool) -> None:
@@ -40,7 +40,7 @@ def check(connection: psycopg.Connection, pending: list[SchemaFile], *, is_first
 
     One Problem (exit code 2) with all that was found and the way out. `is_first`: nothing is applied yet.
     """
-    found = list(_of_server(connection))
+    found = _of_server(connection)
     names = _relations_of(pending)
     if is_first:
         found += _of_somebody_else(connection)
@@ -63,7 +63,22 @@ def _refuse(connection: psycopg.Connection, found: list[Problem]) -> None:
         )
 
 
-def _of_server(connection: psycopg.Connection, is_written: bool = True) -> Iterator[Problem]:
+def _of_server(connection: psycopg.Connection, is_written: bool = True) -> list[Problem]:
+    """What is wrong with the server; that nothing can be written alone is nothing where nothing is to be written."""
+    *facts, read_only = connection.execute(_SQL["server"]).fetchone()
+    found = list(_of_facts(connection, *facts))
+    if read_only and (is_written or found):
+        found.append(Problem(
+            f"the database takes no changes: {read_only}", detail=where(connection),
+            hint="DATABASE_URL has to name the primary, without default_transaction_read_only", exit_code=2,
+        ))
+    return found
+
+
+def _of_facts(
+    connection: psycopg.Connection, available: str | None, installed: str | None, schema: str | None,
+    may_install: bool, preloaded: bool, may_create: bool, encoding: str, has_public: bool,
+) -> Iterator[Problem]:
     """The server's version, TimescaleDB in it, and what the role may do there."""
     major, place, role = connection.info.server_version // 10000, where(connection), connection.info.user
     if major < MINIMUM_POSTGRESQL:
@@ -71,8 +86,6 @@ def _of_server(connection: psycopg.Connection, is_written: bool = True) -> Itera
             f"PostgreSQL {major} is too old", detail=place,
             hint=f"Tidemark needs PostgreSQL {MINIMUM_POSTGRESQL} or newer", exit_code=2,
         )
-    facts = connection.execute(_SQL["server"]).fetchone()
-    available, installed, schema, may_install, preloaded, may_create, encoding, read_only, has_public = facts
     if available is None:
         yield Problem(
             "TimescaleDB is not installed on the server", detail=place,
@@ -110,11 +123,6 @@ def _of_server(connection: psycopg.Connection, is_written: bool = True) -> Itera
         yield Problem(
             f"the database is encoded in {encoding}", detail=place,
             hint="Tidemark needs UTF8: createdb --encoding=UTF8 --template=template0 NAME", exit_code=2,
-        )
-    if read_only and is_written:
-        yield Problem(
-            f"the database takes no changes: {read_only}", detail=place,
-            hint="DATABASE_URL has to name the primary, without default_transaction_read_only", exit_code=2,
         )
 
 

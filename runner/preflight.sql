@@ -2,7 +2,7 @@
 
 -- name: server
 -- Versions of TimescaleDB and the schema it is in, whether the role may install it, whether it is preloaded, whether the
--- role may create objects, the encoding, why nothing can be written (NULL: it can), whether there is a schema public.
+-- role may create objects, the encoding, whether there is a schema public, why nothing can be written (NULL: it can).
 SELECT (SELECT e.default_version FROM pg_catalog.pg_available_extensions AS e WHERE e.name = 'timescaledb'),
        i.extversion,
        i.extnamespace::regnamespace::text,
@@ -14,9 +14,9 @@ SELECT (SELECT e.default_version FROM pg_catalog.pg_available_extensions AS e WH
        has_database_privilege(current_database(), 'CREATE')
        AND coalesce(has_schema_privilege(to_regnamespace('public')::oid, 'CREATE'), false),
        current_setting('server_encoding'),
+       to_regnamespace('public') IS NOT NULL,
        CASE WHEN pg_is_in_recovery() THEN 'it is a standby'
-            WHEN current_setting('transaction_read_only') = 'on' THEN 'default_transaction_read_only is on' END,
-       to_regnamespace('public') IS NOT NULL
+            WHEN current_setting('transaction_read_only') = 'on' THEN 'default_transaction_read_only is on' END
   FROM (VALUES (true)) AS one (is_there)
   LEFT JOIN pg_catalog.pg_extension AS i ON i.extname = 'timescaledb';
 

@@ -48,6 +48,12 @@ def pytest_configure(config: pytest.Config) -> None:
         config.editions = find_installation().editions
 
 
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int | None:
+    """On a server that is given, tests would be in each other's way: its roles and settings are everybody's."""
+    return 1 if config.getoption("--database-url") else None
+
+
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "edition" not in metafunc.fixturenames:
         return

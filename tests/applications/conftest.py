@@ -20,7 +20,7 @@ HEADING = """# The applications' statements
 What runs with nothing but `search_path` changed. `document` is a statement of the application's document as written,
 `own` a test of ours in its tables, columns and shapes; `not run` is about the server, not the schema, and
 `tests/applications/test_documents.py` says why. Written by
-`TIDEMARK_UPDATE_APPLICATIONS=1 make test ARGS=tests/applications`.
+`TIDEMARK_UPDATE_APPLICATIONS=1 make test ARGS='-n0 tests/applications'`.
 
 | application | line | kind | statement | outcome |
 |---|---|---|---|---|
