@@ -116,9 +116,128 @@ def test_pyspark_makes_daily_ohlcv_from_the_archive(archived, tmp_path):
     if not (shutil.which("java") or "JAVA_HOME" in os.environ):
         pytest.skip("PySpark needs Java, which is not on this machine")
     # as an archiving that was killed leaves it behind
-    (tmp_path / "archive" / TABLE / "start=2024-05-17T000000Z").mkdir()
-    (tmp_path / "archive" / TABLE / "start=2024-05-17T000000Z" / ".rows.parquet.partial").write_bytes(b"PAR1")
+    (tmp_path / "archive" / TABLE / "start=2024-05-17T00-00-00Z").mkdir()
+    (tmp_path / "archive" / TABLE / "start=2024-05-17T00-00-00Z" / ".rows.parquet.partial").write_bytes(b"PAR1")
     assert _example("PySpark", tmp_path, "daily.collect()") == _expected(archived)
+
+
+ODD = [
+    # What a chunk holds: statistics of the second would end at 2 and of the third at -1, as if there were no NaN.
+    [1.0, 2.0, float("nan"), float("inf"), float("-inf"), None, -0.0, 0.0, -3.5, 5e-324, 1.7976931348623157e308, 1e99],
+    [1.0, 2.0, float("nan"), None],
+    [-1.0, -2.0, float("nan")],
+    [None, None],
+    [float("nan")],
+]
+NAN = "CAST('NaN' AS double{})"
+QUESTIONS = [
+    *(f"close {sign} {value}" for sign in (">", ">=", "<", "<=", "=", "<>") for value in ("2", "2.5", "-1e308", NAN)),
+    "NOT close > 2", "close IS NULL", "close IS NOT NULL", "close BETWEEN 0 AND 5", "close IN (1, 2)",
+    f"close IN ({NAN})", f"NOT close = {NAN}", "close = high", "close > low", "close > 2 AND source_id = 1",
+    "close > 2 OR volume IS NULL",
+    "close < CAST('infinity' AS double{}) AND source_id = 2", "coalesce(close, 7) > 6",
+]
+FIGURES = [
+    "count(*)", "count(close)", "count(DISTINCT close)", "min(close)", "count(CASE WHEN close > 2 THEN 1 END)",
+    "sum(volume)", "max(source_id)", "min(CASE WHEN close > 0 THEN close END)",
+]
+
+
+@pytest.fixture
+def odd(db, tmp_path):
+    """What PostgreSQL says of odd rows, and the directory of their archive: of five chunks and two sources."""
+    with db.connect() as connection:
+        connection.execute("INSERT INTO sources (name, data_type) VALUES ('a', 'ohlcv'), ('b', 'ohlcv')")
+        connection.cursor().executemany(
+            "INSERT INTO timeseries_data (source_id, timestamp, open, high, low, close, volume)"
+            " VALUES (%s, timestamptz '2024-02-05 12:00+00' + %s * interval '1 hour', %s, %s, %s, %s, %s)",
+            [(source, 24 * 40 * chunk + i, v, values[i - 1], values[(i - 2) % len(values)], v, i if i % 4 else None)
+             for source in (1, 2) for chunk, values in enumerate(ODD) for i, v in enumerate(values)],
+        )
+        _expire(connection)
+        said = [connection.execute(f"SELECT {what} FROM timeseries_data").fetchone()
+                for what in _asked(" precision")]
+        days = connection.execute(DAILY + " ORDER BY 1, 2").fetchall()
+        dropped = lifecycle.clean(connection, tmp_path / "archive")
+        assert len(dropped) == 5
+        said += [(str(start), rows) for start, rows in sorted(
+            (chunk.range_start.strftime("%Y-%m-%dT%H-%M-%SZ"), chunk.rows) for chunk in dropped)]
+        days = [(source, day.date(), *rest) for source, day, *rest in days]
+        return repr(said), repr(days), tmp_path / "archive" / TABLE
+
+
+def _asked(precision: str = "") -> list[str]:
+    return [f"sum(CASE WHEN {what.format(precision)} THEN 1 ELSE 0 END) FROM (SELECT * FROM timeseries_data"
+            f" WHERE {what.format(precision)}) AS t --" for what in QUESTIONS] + FIGURES
+
+
+def _answers(ask) -> str:
+    """All of it, as `ask` of an engine says."""
+    said = [tuple(ask(f"SELECT {what} FROM timeseries_data".replace(" -- FROM timeseries_data", ""))[0])
+            for what in _asked()]
+    said += [tuple(row) for row in ask("SELECT start, count(*) FROM timeseries_data GROUP BY start ORDER BY start")]
+    last = said[-1]
+    for condition in (f"start = '{last[0]}'", f"start > '{last[0][:9]}'"):
+        assert [tuple(row) for row in ask(f"SELECT count(*) FROM timeseries_data WHERE {condition}")] == [last[1:]]
+    return repr(said)
+
+
+def test_duckdb_and_polars_say_of_odd_figures_what_postgresql_says(odd):
+    duckdb = pytest.importorskip("duckdb", reason="the package duckdb is not installed")
+    polars = pytest.importorskip("polars", reason="the package polars is not installed")
+    expected, days, archive = odd
+    duckdb.sql("SET TimeZone = 'UTC'")
+    duckdb.sql(f"CREATE OR REPLACE VIEW timeseries_data AS FROM read_parquet('{archive}/*/*.parquet')")
+    assert _answers(lambda question: duckdb.sql(question).fetchall()) == expected
+    assert repr(duckdb.sql((ROOT / "docs/daily_ohlcv.archive.sql").read_text()).fetchall()) == days
+    rows = polars.SQLContext(timeseries_data=polars.scan_parquet(f"{archive}/*/*.parquet", hive_partitioning=True))
+    assert _answers(lambda question: rows.execute(question, eager=True).rows()) == expected
+    for file in parquet.files(archive):
+        group = pyarrow.parquet.ParquetFile(file).metadata.row_group(0)
+        columns = [group.column(i) for i in range(group.num_columns)]
+        described = {column.path_in_schema for column in columns if column.is_stats_set}
+        assert {"source_id", "timestamp", "quality_score"} <= described, "by which readers skip rows"
+        assert not described & {"value", "open", "high", "low", "close", "volume"}
+
+
+def test_polars_answers_as_the_page_says(archived, tmp_path):
+    pytest.importorskip("polars", reason="the package polars is not installed")
+    said = _example("polars", tmp_path, "found.rows()")
+    assert [start for start, _ in said] == [
+        chunk.range_start.strftime("%Y-%m-%dT%H-%M-%SZ") for chunk in archived.dropped]
+
+
+def test_pyspark_says_of_odd_figures_what_postgresql_says(odd, monkeypatch):
+    sql = pytest.importorskip("pyspark.sql", reason="the package pyspark is not installed")
+    if not (shutil.which("java") or "JAVA_HOME" in os.environ):
+        pytest.skip("PySpark needs Java, which is not on this machine")
+    expected, days, archive = odd
+    monkeypatch.setenv("SPARK_LOCAL_IP", "127.0.0.1")
+    spark = (sql.SparkSession.builder.master("local[1]").config("spark.sql.session.timeZone", "UTC")
+             .config("spark.ui.enabled", "false").getOrCreate())
+    try:
+        spark.read.parquet(str(archive)).createOrReplaceTempView("timeseries_data")
+        assert _answers(lambda question: [tuple(row) for row in spark.sql(question).collect()]) == expected
+        daily = spark.sql((ROOT / "docs/daily_ohlcv.archive.sql").read_text()).collect()
+        assert repr([tuple(row) for row in daily]) == days
+    finally:
+        spark.stop()
+
+
+def test_a_column_named_as_the_partitions_is_not_hidden(db, tmp_path):
+    duckdb = pytest.importorskip("duckdb", reason="the package duckdb is not installed")
+    with db.connect() as connection:
+        connection.execute("CREATE TABLE runs (id integer, start timestamptz, PRIMARY KEY (id, start));"
+                           "SELECT create_hypertable('runs', by_range('start', interval '7 days'));"
+                           "INSERT INTO runs VALUES (1, '2024-01-04 12:00+00')")
+        connection.execute("SELECT set_config('tidemark.reason', 'a test', false)")
+        connection.execute("INSERT INTO data_policies (hypertable, drop_after) VALUES ('runs', '90 days')")
+        lifecycle.clean(connection, tmp_path)
+        files = tmp_path / "hypertable=runs" / "start_=2024-01-04T00-00-00Z"
+        assert duckdb.sql(f"SELECT id, epoch(start), start_ FROM read_parquet('{files}/*.parquet')").fetchall() == [
+            (1, 1704369600, "2024-01-04T00-00-00Z")]
+        parquet.put_back(connection, [tmp_path])
+        assert connection.execute("SELECT id, extract(epoch FROM start)::int FROM runs").fetchall() == [(1, 1704369600)]
 
 
 def test_a_migration_between_two_archivings_divides_no_archive(archived, tmp_path):
@@ -346,7 +465,7 @@ def test_names_of_series_go_along(db, tmp_path):
 
 def test_page_names_the_files_as_they_are(archived, tmp_path):
     names = re.findall(r"^archive/hypertable=\S+$", PAGE, re.M)
-    pattern = re.compile(r"archive/hypertable=timeseries_data/start=\d{4}-\d\d-\d\dT\d{6}Z/\S+\.parquet")
+    pattern = re.compile(r"archive/hypertable=timeseries_data/start=\d{4}-\d\d-\d\dT\d\d-\d\d-\d\dZ/\S+\.parquet")
     assert names and all(pattern.fullmatch(name) for name in names)
     assert all(pattern.fullmatch(str(chunk.archive.relative_to(tmp_path))) for chunk in archived.dropped)
     assert all(chunk.range_start.date() < date(2024, 5, 1) for chunk in archived.dropped)
