@@ -24,7 +24,8 @@ def history(db):
         connection.execute("INSERT INTO sources (name, data_type) VALUES ('a', 'ohlcv'), ('b', 'ohlcv')")
         connection.execute(
             "INSERT INTO timeseries_data (source_id, timestamp, open, high, low, close, volume, value, metadata)"
-            " SELECT s.source_id, t, 1, 2, 0, extract(epoch FROM t)::int % 10, 0.125, 1.0 / 3, '{\"b\": 1, \"a\": [2]}'"
+            " SELECT s.source_id, t, 105, 110, 100, 100 + extract(epoch FROM t)::int / 10800 % 10, 0.125, 1.0 / 3,"
+            "        '{\"b\": 1, \"a\": [2]}'"
             " FROM sources AS s, generate_series(date_trunc('hour', now()) - interval '100 days',"
             " date_trunc('hour', now()), '3 hours') AS t"
         )
@@ -149,6 +150,7 @@ def test_every_hypertable_is_compressed_by_series_newest_first(tx):
         "timeseries_data": 'source_id/"timestamp" DESC',
         "candles": "asset_id,interval/ts DESC",
         "quotes": "asset_id/ts DESC",
+        "ticks": "asset_id/ts DESC,seq",
         "sentiment_data": "asset_id/ts DESC,sentiment_id",
         "indicators": "asset_id,interval,name/ts DESC",
         "features": "asset_id,feature_set,name,version/ts DESC",
@@ -221,16 +223,16 @@ def test_compressed_chunks_take_everything_that_others_take(history):
     history.execute("CALL compress_history('1 day')")
     key = (1, *at)
     history.execute("INSERT INTO timeseries_data (source_id, timestamp, close)"
-                    " VALUES (1, %s + interval '1 minute', 7)", at)
+                    " VALUES (1, %s + interval '1 minute', 107)", at)
     with pytest.raises(errors.UniqueViolation):
-        history.execute("INSERT INTO timeseries_data (source_id, timestamp, close) VALUES (%s, %s, 8)", key)
-    history.execute("INSERT INTO timeseries_data (source_id, timestamp, close) VALUES (%s, %s, 8)"
+        history.execute("INSERT INTO timeseries_data (source_id, timestamp, close) VALUES (%s, %s, 108)", key)
+    history.execute("INSERT INTO timeseries_data (source_id, timestamp, close) VALUES (%s, %s, 108)"
                     " ON CONFLICT (source_id, timestamp) DO UPDATE SET close = excluded.close", key)
     history.execute("UPDATE timeseries_data SET volume = 9 WHERE (source_id, timestamp) = (%s, %s)", key)
     history.execute("DELETE FROM timeseries_data WHERE (source_id, timestamp) = (%s, %s - interval '3 hours')", key)
     question = ("SELECT close, volume, quality_score FROM timeseries_data WHERE (source_id, timestamp) = (%s, %s)", key)
     expected = history.execute(*question).fetchall()
-    assert (expected[0][:2], expected[0][2] is None) == ((8.0, 9.0), False)
+    assert (expected[0][:2], expected[0][2] is None) == ((108.0, 9.0), False)
     total = count(history, "timeseries_data")
     assert len(lifecycle.compress(history, "1 day")) == 1  # again, because of the rows that came later
     assert history.execute(*question).fetchall() == expected

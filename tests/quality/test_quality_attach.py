@@ -109,7 +109,7 @@ def test_column_added_after_attaching_is_in_nobody_s_way(db):
         connection.execute("SELECT count(compress_chunk(c, true)) FROM show_chunks('timeseries_data') AS c")
         connection.execute("ALTER TABLE timeseries_data ADD COLUMN extra integer NOT NULL DEFAULT 1")
         insert(connection, bars(source_id, [-1], at=START + timedelta(hours=200)))
-        assert scores(connection, source_id)[-1] == 90
+        assert scores(connection, source_id)[-1] == 65
 
 
 def test_detach_and_attach_again(db):

@@ -233,11 +233,10 @@ $proc$;
 COMMENT ON PROCEDURE _tidemark.refresh_job(integer, jsonb) IS
 'Job of TimescaleDB that refreshes all aggregates; controls transactions.';
 
--- Refreshes all aggregates as far as a function can, and says so, one row per aggregate: what TimescaleDB keeps cannot
--- be refreshed inside a transaction, so its job is told to run now; everything else is refreshed right here.
--- precomputed_to is the instant up to which buckets are precomputed; later ones are computed when read.
-CREATE OR REPLACE FUNCTION public.refresh_all_aggregates()
-    RETURNS TABLE (aggregate text, precomputed_to timestamptz, outcome text)
+-- Refreshes the aggregates that are kept here, and says so, one row per aggregate; job_id is that of TimescaleDB's job
+-- which refreshes the others, NULL where there is none.
+CREATE OR REPLACE FUNCTION _tidemark.refresh_own()
+    RETURNS TABLE (aggregate text, precomputed_to timestamptz, job_id integer, outcome text)
     LANGUAGE plpgsql
     VOLATILE
     SECURITY DEFINER
@@ -246,34 +245,66 @@ AS $func$
 DECLARE
     v_source record;
     v_outcome text;
-    v_job_id integer;
 BEGIN
     PERFORM _tidemark.tidy_rollups();
     FOR v_source IN
         SELECT DISTINCT r.hypertable, r.is_native FROM _tidemark.rollups AS r ORDER BY r.hypertable
     LOOP
         IF v_source.is_native THEN
-            SELECT j.job_id INTO v_job_id
-              FROM timescaledb_information.jobs AS j
-             WHERE j.proc_schema = '_tidemark'
-               AND j.proc_name = 'refresh_job';
-            IF FOUND THEN
-                PERFORM public.alter_job(v_job_id, next_start => now());
-                v_outcome := format('job %s runs now', v_job_id);
-            ELSE
-                v_outcome := 'there is no job for it: CALL refresh_aggregates()';
-            END IF;
+            v_outcome := NULL;
         ELSIF _tidemark.refresh_source(v_source.hypertable, NULL, NULL, NULL, '2 seconds') THEN
             v_outcome := 'refreshed';
         ELSE
             v_outcome := 'refreshed, as far as transactions that are still writing allow';
         END IF;
         RETURN QUERY
-        SELECT r.name, nullif(r.watermark, '-infinity'), coalesce(r.failure, v_outcome)
+        SELECT r.name, nullif(r.watermark, '-infinity'),
+               (SELECT min(j.job_id) FROM timescaledb_information.jobs AS j
+                 WHERE r.is_native AND j.proc_schema = '_tidemark' AND j.proc_name = 'refresh_job'),
+               coalesce(r.failure, v_outcome)
           FROM _tidemark.rollups AS r
          WHERE r.hypertable = v_source.hypertable
            AND r.is_native = v_source.is_native
          ORDER BY r.bucket;
+    END LOOP;
+END
+$func$;
+REVOKE ALL ON FUNCTION _tidemark.refresh_own() FROM public;
+COMMENT ON FUNCTION _tidemark.refresh_own() IS
+'Refreshes the aggregates that TimescaleDB does not keep, and lists all, with the job for the others.';
+
+-- Refreshes all aggregates as far as a function can, and says so, one row per aggregate: what TimescaleDB keeps cannot
+-- be refreshed inside a transaction, so its job is told to run now, which its owner and superusers may; for others it
+-- runs when it is due. Everything else is refreshed right here. precomputed_to is the instant up to which buckets are
+-- precomputed; later ones are computed when read.
+CREATE OR REPLACE FUNCTION public.refresh_all_aggregates()
+    RETURNS TABLE (aggregate text, precomputed_to timestamptz, outcome text)
+    LANGUAGE plpgsql
+    VOLATILE
+    SET search_path = pg_catalog, pg_temp
+AS $func$
+DECLARE
+    r record;
+    v_job_id integer;
+    v_told text;
+BEGIN
+    FOR r IN SELECT * FROM _tidemark.refresh_own() LOOP
+        IF r.job_id IS DISTINCT FROM v_job_id THEN
+            v_job_id := r.job_id;
+            BEGIN
+                PERFORM public.alter_job(v_job_id, next_start => now());
+                v_told := format('job %s runs now', v_job_id);
+            EXCEPTION WHEN insufficient_privilege THEN
+                v_told := format('job %s runs every %s', v_job_id, (
+                    SELECT j.schedule_interval FROM timescaledb_information.jobs AS j WHERE j.job_id = v_job_id
+                ));
+            END;
+        END IF;
+        aggregate := r.aggregate;
+        precomputed_to := r.precomputed_to;
+        outcome := coalesce(r.outcome, CASE WHEN r.job_id IS NOT NULL THEN v_told END,
+                            'there is no job for it: CALL refresh_aggregates()');
+        RETURN NEXT;
     END LOOP;
 END
 $func$;

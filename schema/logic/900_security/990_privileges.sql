@@ -302,6 +302,7 @@ BEGIN
           FROM (VALUES
                 ('public', 'find_login', 'tidemark_app'),
                 ('public', 'refresh_all_aggregates', 'tidemark_writer, tidemark_admin'),
+                ('_tidemark', 'refresh_own', 'tidemark_writer, tidemark_admin'),
                 ('public', 'restore_archived', 'tidemark_admin'),
                 ('public', 'seal_audit', 'tidemark_admin'),
                 ('public', 'verify_audit', 'tidemark_admin'),
