@@ -273,7 +273,7 @@ Examples:
 
 @main.command(epilog=LOAD_EXAMPLES)
 @click.argument("files", nargs=-1, required=True, type=click.Path(path_type=Path))
-@click.option("--table", type=click.Choice(["timeseries_data", "candles", "quotes", "ticks"]),
+@click.option("--table", type=click.Choice(["timeseries_data", "candles", "quotes", "ticks", "corporate_actions"]),
               default="timeseries_data", show_default=True, help="Where the records go.")
 @click.option("--source", help="Source of the records.  [default: the file's name without its endings]")
 @click.option("--symbol", help="Symbol of all records, where the file has no such column.")
@@ -298,8 +298,12 @@ def load(files: tuple[Path, ...], symbol_from_name: bool, columns: str | None, t
 
     First it says how it understands each file. What the file does not make certain it refuses, and names the option
     that decides. Run it again to complete an interrupted load. A folder stands for the files in it. Parquet files and
-    folders that `clean --archive` wrote go back into the hypertable they came from.
+    folders that `clean --archive` wrote go back into the hypertable they came from. Files of splits, with a date and a
+    ratio (2, 2:1), go into corporate_actions.
     """
+    if options["table"] == "corporate_actions":
+        _load_actions([one for path in files for one in _inside(path)], options["symbol"], options["exchange"], dry_run)
+        return
     said = formats.said(
         format=bundle, columns=columns, tz=tz, time_format=time_format, decimal=decimal, encoding=encoding, wide=wide,
         symbol_from_name=symbol_from_name)
@@ -330,6 +334,19 @@ def load(files: tuple[Path, ...], symbol_from_name: bool, columns: str | None, t
             _print_loads([*summaries, *failed.summaries])
             raise
     _print_loads(summaries)
+
+
+def _load_actions(paths: list[Path], symbol: str | None, exchange: str | None, dry_run: bool) -> None:
+    from tidemark import actions
+
+    if dry_run:
+        table(["file", "line", "symbol", "ex_date", "kind", "ratio"],
+              [[str(path), a.line, a.symbol, a.ex_date, a.kind, a.ratio]
+               for path in paths for a in actions.read(path, symbol)])
+        return
+    with database() as connection:
+        for path, count in actions.load(connection, paths, symbol=symbol, exchange=exchange).items():
+            click.echo(f"{path}: {count} actions are new or changed")
 
 
 def _inside(path: Path) -> list[Path]:
@@ -618,6 +635,23 @@ _review("confirm", "confirmed_error", "It is bad data: later baselines leave it 
 _review("real", "real_event", "The market did that: it stays in the baselines.")
 _review("expected", "expected", "A split, a holiday, a halt.")
 _review("dismiss", "dismissed", "Not worth a verdict.")
+
+
+@anomalies.command("split")
+@click.argument("episode", type=click.IntRange(1, 2**63 - 1))
+@click.option("--ratio", required=True, help="Shares after for each share before: 2, 2:1, 1:10.")
+@click.option("--notes", help="What you found.")
+def anomalies_split(episode: int, ratio: str, notes: str | None) -> None:
+    """It is a split: bars before it are adjusted when they are read."""
+    from tidemark import actions
+
+    try:
+        value = actions.ratio_of(ratio)
+    except ValueError as error:
+        raise Problem(str(error), hint=actions.RATIOS, exit_code=2) from None
+    with database() as connection:
+        (action,) = connection.execute("SELECT public.record_split(%s, %s, %s)", (episode, value, notes)).fetchone()
+    click.echo(f"action {action}: bars before it are adjusted")
 
 
 @main.command()

@@ -232,7 +232,7 @@ def fill(connection: psycopg.Connection) -> None:
         "lineage.upstream_ref": "'2'", "backtest_configs.asset_universe": "ARRAY[gen_random_uuid()]",
         "backtest_configs.period_end": "'2024-01-03'", "backtest_results.period_end": "'2024-01-03'",
         "audit_seals.audit_ids": "'{[1,2)}'", "audit_seals.root": "sha256('')", "audit_seals.digests": "sha256('')",
-        "trades.is_backtest": "true",
+        "trades.is_backtest": "true", "corporate_actions.ratio": "2",
     }
     rows: dict[str, dict[str, str]] = {}
     for table, name, kind, link, label, is_needed in columns:

@@ -211,7 +211,8 @@ def test_pnl_of_a_closed_position_is_at_its_exit(tx, add):
 
 
 TOUCHED = ["assets", "sources", "quality_profiles", "validation_rules", "ingestion_tasks", "users", "watchlists",
-           "watchlist_items", "models", "strategies", "strategy_rules", "trades", "positions", "learning_entries"]
+           "watchlist_items", "models", "strategies", "strategy_rules", "trades", "positions", "learning_entries",
+           "corporate_actions"]
 
 
 @pytest.mark.parametrize("table", TOUCHED)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
 import psycopg
@@ -51,6 +51,8 @@ class Rows:
             "backtest_results": lambda: {"config_id": self.config, **span},
             "candles": lambda: {"asset_id": self.asset, "interval": "1h", "ts": ts, "open": 10, "high": 11, "low": 9,
                                 "close": 10.5, "volume": 1},
+            "corporate_actions": lambda: {"asset_id": self.asset, "ex_date": str(date(2024, 1, 1) + timedelta(days=i)),
+                                          "ratio": 2, "source": "a file"},
             "data_policies": lambda: {"hypertable": self._hypertable(f"h{i}")},
             "features": lambda: {"asset_id": self.asset, "ts": ts, "feature_set": "f", "name": f"n{i}", "value": 1},
             "forecasts": lambda: {"source_id": self.source, "target_ts": "2100-01-01+00", "predicted": i,
@@ -99,7 +101,8 @@ class Rows:
 CHANGE = {
     "alerts": ("message", "new", "newer"), "anomalies": ("notes", "new", "newer"), "assets": ("name", "new", "newer"),
     "backtest_configs": ("name", "new", "newer"), "backtest_results": ("sharpe", 1.5, 2.5),
-    "candles": ("volume", 2.0, 3.0), "data_policies": ("drop_after", "100 days", "200 days"),
+    "candles": ("volume", 2.0, 3.0), "corporate_actions": ("notes", "new", "newer"),
+    "data_policies": ("drop_after", "100 days", "200 days"),
     "features": ("value", 2.0, 3.0), "forecasts": ("upper", 1e9, 2e9), "indicators": ("value", 2.0, 3.0),
     "ingestion_tasks": ("rows_read", 7, 8), "learning_entries": ("impact_type", "new", "newer"),
     "lineage": ("transformation", "new", "newer"), "market_calendar": ("holiday_name", "new", "newer"),

@@ -236,7 +236,8 @@ DECLARE
 BEGIN
     FOREACH v_table IN ARRAY ARRAY[
         'assets', 'sources', 'quality_profiles', 'validation_rules', 'ingestion_tasks', 'users', 'watchlists',
-        'watchlist_items', 'models', 'strategies', 'strategy_rules', 'trades', 'positions', 'learning_entries'
+        'watchlist_items', 'models', 'strategies', 'strategy_rules', 'trades', 'positions', 'learning_entries',
+        'corporate_actions'
     ] LOOP
         -- Column by column, because NEW.* may not be compared while generated columns are still to be computed. What an
         -- extension brings is compared as text, because restoring a dump looks for no operators where extensions are.

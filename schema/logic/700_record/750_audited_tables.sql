@@ -13,7 +13,7 @@ SELECT public.attach_audit(t.name::regclass)
            'public.signals', 'public.backtest_configs', 'public.backtest_results', 'public.trades', 'public.positions',
            'public.learning_entries', 'public.users', 'public.watchlists', 'public.watchlist_items', 'public.alerts',
            'public.notifications', 'public.timeseries_data', 'public.candles', 'public.quotes', 'public.ticks',
-           'public.sentiment_data', 'public.indicators', 'public.features'
+           'public.sentiment_data', 'public.indicators', 'public.features', 'public.corporate_actions'
        ]) AS t (name);
 
 -- What decides how data are judged and how long they are kept is changed for a reason, or not at all.

@@ -28,7 +28,7 @@ AS $func$
         SELECT g.name, t.table_name
           FROM (VALUES
                 ('market', '{timeseries_data,candles,quotes,ticks,sentiment_data,indicators,features}'::text[]),
-                ('reference', '{assets,sources,market_calendar,time_index}'),
+                ('reference', '{assets,sources,market_calendar,time_index,corporate_actions}'),
                 ('judgement', '{quality_profiles,validation_rules,quality_issues,anomalies}'),
                 ('research', '{models,forecasts,signals,lineage}'),
                 ('ingestion', '{ingestion_tasks,ingestion_rejects}'),
@@ -68,10 +68,10 @@ AS $func$
                 ('app', '{users}', '{INSERT,UPDATE}', NULL, '{role,user_no}'),
                 ('app', '{assets}', '{INSERT}', NULL, '{}'), -- a symbol that nobody has named before
                 ('writer', '{assets,sources}', '{INSERT,UPDATE}', NULL, '{}'),
-                ('writer', '{market_calendar,time_index}', '{INSERT,UPDATE,DELETE}', NULL, '{}'),
+                ('writer', '{market_calendar,time_index,corporate_actions}', '{INSERT,UPDATE,DELETE}', NULL, '{}'),
                 ('writer', '{predictions}', '{SELECT,INSERT,UPDATE,DELETE}', NULL, '{}'), -- those of the house
                 ('writer', '{data_policies}', '{SELECT}', NULL, '{}'),
-                ('admin', '{validation_rules,quality_profiles,data_policies,market_calendar}',
+                ('admin', '{validation_rules,quality_profiles,data_policies,market_calendar,corporate_actions}',
                  '{SELECT,INSERT,UPDATE,DELETE}', NULL, '{}'),
                 ('admin', '{assets,sources}', '{INSERT,UPDATE}', NULL, '{}'),
                 ('admin', '{anomalies}', '{UPDATE}', '{status,reviewed_by,reviewed_at,notes}', '{}'),
