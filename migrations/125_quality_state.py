@@ -12,6 +12,7 @@ __depends__ = {"120_quality"}
 SHIPPED = ", ".join(f"'{name}'" for name in re.findall(r"^\('(\w+)', ", state(__file__), re.MULTILINE))
 
 UNDO = """
+DROP TABLE _tidemark.waiting_bars;
 DROP TABLE _tidemark.memory_lapses;
 DROP TABLE _tidemark.series_memory;
 DROP TABLE _tidemark.quality_targets;

@@ -61,7 +61,7 @@ CREATE TABLE public.quality_profiles (
     CONSTRAINT quality_profiles_data_type_key UNIQUE (data_type),
     CONSTRAINT quality_profiles_interval_key UNIQUE (interval),
     CONSTRAINT quality_profiles_allowed_lag_not_negative CHECK (allowed_lag >= interval '0'),
-    CONSTRAINT quality_profiles_allowed_lag_finite CHECK (isfinite(allowed_lag)), -- NULL: lateness is not judged
+    CONSTRAINT quality_profiles_allowed_lag_finite CHECK (isfinite(allowed_lag)),
     CONSTRAINT quality_profiles_max_change_positive CHECK (max_change > 0),
     CONSTRAINT quality_profiles_samples_fit_baseline CHECK (min_samples BETWEEN 3 AND baseline_rows),
     CONSTRAINT quality_profiles_baseline_rows_in_range CHECK (baseline_rows BETWEEN 20 AND 1000),
@@ -75,7 +75,8 @@ COMMENT ON COLUMN public.quality_profiles.name IS 'Name for people, unique.';
 COMMENT ON COLUMN public.quality_profiles.required_fields IS
 'Columns that must not be NULL; the penalty is 30 points once, however many are missing.';
 COMMENT ON COLUMN public.quality_profiles.allowed_lag IS
-'How long after the end of its bar a row may arrive, in open-market time; NULL: lateness is not judged.';
+'How long after the end of its bar a row may arrive, in open-market time. NULL: as long as a bar, at least 5 minutes, '
+'for rows of a series that a live feed keeps up to date; instants are never late.';
 COMMENT ON COLUMN public.quality_profiles.max_change IS
 'Relative change from the previous valid value above which consistency is lost; 0.5 is 50 %.';
 COMMENT ON COLUMN public.quality_profiles.transform IS 'What the detector compares with its baseline.';

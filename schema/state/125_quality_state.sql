@@ -139,6 +139,7 @@ CREATE UNLOGGED TABLE _tidemark.series_memory (
     count_20 bigint,
     quality_profile_id integer,
     step interval,
+    is_live boolean,
     chunks bigint,
     lapses bigint,
 
@@ -174,6 +175,7 @@ COMMENT ON COLUMN _tidemark.series_memory.squares_20 IS 'Sum of their squares.';
 COMMENT ON COLUMN _tidemark.series_memory.count_20 IS 'How many there are.';
 COMMENT ON COLUMN _tidemark.series_memory.quality_profile_id IS 'Profile that it is judged by.';
 COMMENT ON COLUMN _tidemark.series_memory.step IS 'Length of its bars; zero: instants.';
+COMMENT ON COLUMN _tidemark.series_memory.is_live IS 'Whether its newest row is known to have come from a live feed.';
 COMMENT ON COLUMN _tidemark.series_memory.chunks IS
 'How many chunks there were, and the highest number of one in the lower half: one that is dropped is missed.';
 COMMENT ON COLUMN _tidemark.series_memory.lapses IS 'Weight of the lapses that this takes into account.';
@@ -191,11 +193,27 @@ COMMENT ON TABLE _tidemark.memory_lapses IS 'Changes that a memory has to know o
 COMMENT ON COLUMN _tidemark.memory_lapses.hypertable IS 'Hypertable.';
 COMMENT ON COLUMN _tidemark.memory_lapses.series IS 'Series; NULL: all of the hypertable.';
 COMMENT ON COLUMN _tidemark.memory_lapses.weight IS 'How many lapses this one stands for.';
+-- Bars that looked like an anomaly while they formed. Nobody is told before they have closed, and then they are judged
+-- again. Whoever appends does not wait for others, so that one bar may stand here twice.
+CREATE TABLE _tidemark.waiting_bars (
+    hypertable regclass NOT NULL,
+    series jsonb NOT NULL,
+    ts timestamptz NOT NULL,
+    closes_at timestamptz NOT NULL
+);
+CREATE INDEX waiting_bars_hypertable_idx ON _tidemark.waiting_bars (hypertable, closes_at);
+COMMENT ON INDEX _tidemark.waiting_bars_hypertable_idx IS 'Bars of a hypertable that have closed.';
+COMMENT ON TABLE _tidemark.waiting_bars IS
+'Bars that looked like an anomaly while they formed; judged once they closed.';
+COMMENT ON COLUMN _tidemark.waiting_bars.hypertable IS 'Hypertable.';
+COMMENT ON COLUMN _tidemark.waiting_bars.series IS 'Key of the series without the time.';
+COMMENT ON COLUMN _tidemark.waiting_bars.ts IS 'Start of the bar.';
+COMMENT ON COLUMN _tidemark.waiting_bars.closes_at IS 'When it closes, unless a later row of its series comes first.';
 -- A migration that was killed here has used numbers up; the functions made from the rules hold these numbers.
 SELECT setval(pg_get_serial_sequence('public.quality_profiles', 'quality_profile_id'), 1, false);
 SELECT setval(pg_get_serial_sequence('public.validation_rules', 'rule_id'), 1, false);
 
--- Lateness is not judged until somebody says how late is late: allowed_lag stays NULL here.
+-- allowed_lag stays NULL here: what is late is told by the length of the bars (_tidemark.allowed_lag).
 INSERT INTO public.quality_profiles (name, data_type, interval, required_fields, transform, max_change) VALUES
 ('ohlcv', 'ohlcv', NULL, '{open,high,low,close}', 'log_return', 0.5),
 ('scalar', 'scalar', NULL, '{value}', 'level', 0.5),

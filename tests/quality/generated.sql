@@ -534,6 +534,15 @@ DECLARE
     v_left jsonb[];
     v_left_ts timestamptz[];
 BEGIN
+    -- Bars that looked like an anomaly while they formed, and have closed: by the clock, or by what came now.
+    IF EXISTS (SELECT FROM _tidemark.waiting_bars AS w WHERE w.hypertable = 'public.timeseries_data'::regclass) THEN
+        PERFORM _tidemark.judge_closed('public.timeseries_data'::regclass, array_agg(i.series), array_agg(i.ts))
+           FROM _tidemark.waiting_bars AS i
+          WHERE i.hypertable = 'public.timeseries_data'::regclass
+            AND ((v_is_live AND i.closes_at <= v_now)
+                 OR EXISTS (SELECT FROM new_rows AS d WHERE d.source_id = (i.series ->> 'source_id')::integer AND d."timestamp" > i.ts))
+         HAVING count(*) > 0;
+    END IF;
     IF true AND current_setting('transaction_isolation') = 'read committed' THEN
 
         v_dimension_id := _tidemark.time_dimension('public.timeseries_data');
@@ -584,17 +593,18 @@ BEGIN
              CROSS JOIN LATERAL (SELECT jsonb_build_object('source_id', d.source_id) AS series OFFSET 0) AS i
               LEFT JOIN LATERAL (
                        SELECT o.ctid AS place, o AS memory, q AS profile, q.market, o.step, q.required_fields,
-                              q.allowed_lag
+                              _tidemark.allowed_lag(q.allowed_lag, o.step) AS lag,
+                              q.allowed_lag IS NOT NULL OR o.is_live AS is_live
                          FROM _tidemark.series_memory AS o
                          JOIN public.quality_profiles AS q ON q.quality_profile_id = o.quality_profile_id
                         WHERE o.hypertable = 'public.timeseries_data'::regclass
                           AND o.series = i.series
                           FOR NO KEY UPDATE OF o SKIP LOCKED
                    ) AS m ON true
-             CROSS JOIN LATERAL (SELECT m.market, m.step, m.required_fields, m.allowed_lag,
+             CROSS JOIN LATERAL (SELECT m.market, m.step, m.required_fields, m.lag, m.is_live,
                                         'log_return'::public.change_transform AS transform) AS p;
         SELECT r.row_count, r.series, r.ts, r.ts INTO v_row_count, v_series, v_from, v_to
-          FROM _tidemark.recall('public.timeseries_data'::regclass, v_rows, false) AS r;
+          FROM _tidemark.recall('public.timeseries_data'::regclass, v_rows, false, v_is_live, v_now) AS r;
         IF v_row_count > 0 AND v_series IS NULL THEN
             RETURN NULL;
         END IF;
@@ -744,6 +754,15 @@ DECLARE
     v_left_ts timestamptz[];
 BEGIN
     PERFORM set_config('tidemark.scoring', '', true); -- as expect_scores set it
+    -- Bars that looked like an anomaly while they formed, and have closed: by the clock, or by what came now.
+    IF EXISTS (SELECT FROM _tidemark.waiting_bars AS w WHERE w.hypertable = 'public.timeseries_data'::regclass) THEN
+        PERFORM _tidemark.judge_closed('public.timeseries_data'::regclass, array_agg(i.series), array_agg(i.ts))
+           FROM _tidemark.waiting_bars AS i
+          WHERE i.hypertable = 'public.timeseries_data'::regclass
+            AND ((v_is_live AND i.closes_at <= v_now)
+                 OR EXISTS (SELECT FROM new_rows AS d WHERE d.source_id = (i.series ->> 'source_id')::integer AND d."timestamp" > i.ts))
+         HAVING count(*) > 0;
+    END IF;
     IF true AND current_setting('transaction_isolation') = 'read committed' THEN
 
         v_dimension_id := _tidemark.time_dimension('public.timeseries_data');
@@ -752,7 +771,7 @@ BEGIN
                    d.tidemark_row_count AS row_count, m.place, m.memory, m.profile,
                    (d.quality_score IS DISTINCT FROM 100 OR d.is_anomaly IS DISTINCT FROM false
            OR d."timestamp" > v_now + '00:01:00'::interval
-           OR (v_is_live AND d."timestamp" + p.step + p.allowed_lag < v_now)
+           OR (v_is_live AND p.is_live AND d."timestamp" + p.step + p.lag < v_now)
                     OR (d.value IS NULL AND 'value' = ANY (p.required_fields))
     OR (d.open IS NULL AND 'open' = ANY (p.required_fields))
     OR (d.high IS NULL AND 'high' = ANY (p.required_fields))
@@ -796,17 +815,18 @@ BEGIN
              CROSS JOIN LATERAL (SELECT jsonb_build_object('source_id', d.source_id) AS series OFFSET 0) AS i
               LEFT JOIN LATERAL (
                        SELECT o.ctid AS place, o AS memory, q AS profile, q.market, o.step, q.required_fields,
-                              q.allowed_lag
+                              _tidemark.allowed_lag(q.allowed_lag, o.step) AS lag,
+                              q.allowed_lag IS NOT NULL OR o.is_live AS is_live
                          FROM _tidemark.series_memory AS o
                          JOIN public.quality_profiles AS q ON q.quality_profile_id = o.quality_profile_id
                         WHERE o.hypertable = 'public.timeseries_data'::regclass
                           AND o.series = i.series
                           FOR NO KEY UPDATE OF o SKIP LOCKED
                    ) AS m ON true
-             CROSS JOIN LATERAL (SELECT m.market, m.step, m.required_fields, m.allowed_lag,
+             CROSS JOIN LATERAL (SELECT m.market, m.step, m.required_fields, m.lag, m.is_live,
                                         'log_return'::public.change_transform AS transform) AS p;
         SELECT r.row_count, r.series, r.ts, r.ts INTO v_row_count, v_series, v_from, v_to
-          FROM _tidemark.recall('public.timeseries_data'::regclass, v_rows, true) AS r;
+          FROM _tidemark.recall('public.timeseries_data'::regclass, v_rows, true, v_is_live, v_now) AS r;
         IF v_row_count > 0 AND v_series IS NULL THEN
             RETURN NULL;
         END IF;
@@ -853,7 +873,7 @@ BEGIN
         ON CONFLICT ON CONSTRAINT quality_issues_series_ts_penalty_key DO NOTHING;
     END IF;
     IF v_is_live THEN
-        SELECT _tidemark.late_bounds(t, v_series, v_now) INTO v_late_before
+        SELECT _tidemark.late_bounds(t, v_series, v_from, v_now) INTO v_late_before
           FROM _tidemark.quality_targets AS t
          WHERE t.hypertable = 'public.timeseries_data'::regclass;
         IF EXISTS (
@@ -863,9 +883,8 @@ BEGIN
             SELECT 'timeseries_data', i.series, d."timestamp", 'timeliness', 20,
                    to_char(v_now AT TIME ZONE 'UTC', '"arrived at" YYYY-MM-DD"T"HH24:MI:SS"Z"')
               FROM new_rows AS d
-              JOIN (SELECT DISTINCT l.series, l.late_before
-                      FROM unnest(v_series, v_late_before) AS l (series, late_before)) AS i
-                ON jsonb_build_object('source_id', d.source_id) = i.series AND d."timestamp" < i.late_before
+              JOIN unnest(v_series, v_from, v_to, v_late_before) AS i (series, starts_at, ends_at, late_before)
+                ON jsonb_build_object('source_id', d.source_id) = i.series AND d."timestamp" BETWEEN i.starts_at AND i.ends_at AND d."timestamp" < i.late_before
             ON CONFLICT ON CONSTRAINT quality_issues_series_ts_penalty_key DO NOTHING;
         ELSE
             v_late_before := NULL;

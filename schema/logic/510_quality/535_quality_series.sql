@@ -28,6 +28,42 @@ AS $func$
 $func$;
 COMMENT ON FUNCTION _tidemark.bar_length(public.candle_interval) IS 'Length of a bar.';
 
+-- How long after the end of its bar a row may arrive, of what a profile says and the length of the bars: where the
+-- profile says nothing, as long as a bar took, at least five minutes. NULL: instants are not late unless one says when.
+CREATE OR REPLACE FUNCTION _tidemark.allowed_lag(
+    p_allowed_lag interval,
+    p_step interval
+)
+    RETURNS interval
+    LANGUAGE sql
+    IMMUTABLE
+    PARALLEL SAFE
+AS $func$
+    SELECT coalesce(p_allowed_lag, CASE WHEN p_step > interval '0' THEN greatest(p_step, interval '5 minutes') END);
+$func$;
+COMMENT ON FUNCTION _tidemark.allowed_lag(interval, interval) IS
+'How long after the end of its bar a row may arrive; NULL: lateness is not judged. Inlined.';
+
+-- When a row that starts at p_ts is history: once its bar has ended and may no longer be late. Until then it forms.
+-- NULL where it does not form: for instants, and for what is dated into the future.
+CREATE OR REPLACE FUNCTION _tidemark.closes_at(
+    p_ts timestamptz,
+    p_step interval,
+    p_allowed_lag interval,
+    p_now timestamptz
+)
+    RETURNS timestamptz
+    LANGUAGE sql
+    IMMUTABLE
+    PARALLEL SAFE
+AS $func$
+    SELECT CASE WHEN p_step > interval '0' AND p_ts <= p_now + interval '1 minute'
+                THEN (p_ts AT TIME ZONE 'UTC' + p_step + _tidemark.allowed_lag(p_allowed_lag, p_step))
+                     AT TIME ZONE 'UTC' END;
+$func$;
+COMMENT ON FUNCTION _tidemark.closes_at(timestamptz, interval, interval, timestamptz) IS
+'When the bar that starts at an instant has closed; NULL where it does not form. Inlined.';
+
 -- The profile of each series, by its number: its source's own, else the one for the source's type of data, else the one
 -- for the length of the bar, else the hypertable's. step is the length of its bars, zero where they are instants;
 -- transform is the profile's, but no logarithm where the prices of its asset, or of its source's, may be negative.
@@ -38,7 +74,6 @@ CREATE OR REPLACE FUNCTION _tidemark.series_profiles(
     RETURNS TABLE (n integer, quality_profile_id integer, step interval, transform public.change_transform)
     LANGUAGE sql
     STABLE
-    SET search_path = pg_catalog, pg_temp
 AS $func$
     SELECT i.n::integer, q.quality_profile_id,
            coalesce(_tidemark.bar_length(CASE WHEN p_target.interval_column IS NULL THEN o.interval ELSE i.bar END),
@@ -61,33 +96,88 @@ AS $func$
            );
 $func$;
 COMMENT ON FUNCTION _tidemark.series_profiles(_tidemark.quality_targets, jsonb []) IS
-'Profile, length of a bar and transform of each series of a hypertable.';
+'Profile, length of a bar and transform of each series of a hypertable. Inlined.';
 
--- Rows of each series that start before this instant are late when they arrive at p_now; NULL where that is not judged.
-CREATE OR REPLACE FUNCTION _tidemark.late_bounds(
+-- Whether the last row of a series before p_before came from a live feed: in time, or late and judged to be. Where the
+-- table does not say when rows arrived (ingested_at), nothing is known of it: false.
+CREATE OR REPLACE FUNCTION _tidemark.was_live(
     p_target _tidemark.quality_targets,
-    p_series jsonb[],
-    p_now timestamptz
+    p_series jsonb,
+    p_before timestamptz,
+    p_profile public.quality_profiles,
+    p_step interval
 )
-    RETURNS timestamptz[]
-    LANGUAGE sql
+    RETURNS boolean
+    LANGUAGE plpgsql
     STABLE
     SET search_path = pg_catalog, pg_temp
 AS $func$
+DECLARE
+    v_ts timestamptz;
+    v_arrived_at timestamptz;
+BEGIN
+    IF NOT EXISTS (
+        SELECT FROM pg_catalog.pg_attribute AS a
+         WHERE a.attrelid = p_target.hypertable AND a.attname = 'ingested_at' AND a.atttypid = 'timestamptz'::regtype
+    ) THEN
+        RETURN false;
+    END IF;
+    EXECUTE format(
+        'SELECT d.%1$I, d.ingested_at FROM %2$s AS d, (SELECT $1 AS series) AS i WHERE %3$s AND d.%1$I < $2'
+        ' ORDER BY d.%1$I DESC LIMIT 1',
+        p_target.time_column, p_target.hypertable::text, _tidemark.is_of_series(p_target, 'i.series')
+    ) INTO v_ts, v_arrived_at USING p_series, p_before;
+    RETURN v_ts >= _tidemark.late_before(
+               p_profile.market, _tidemark.allowed_lag(p_profile.allowed_lag, p_step), p_step, v_arrived_at
+           )
+        OR EXISTS (SELECT FROM public.quality_issues AS q
+                    WHERE q.table_name = p_target.label AND q.series = p_series AND q.ts = v_ts
+                      AND q.penalty = 'timeliness');
+END
+$func$;
+COMMENT ON FUNCTION _tidemark.was_live(
+    _tidemark.quality_targets, jsonb, timestamptz, public.quality_profiles, interval
+) IS 'Whether the last row of a series before an instant came from a live feed.';
+
+-- Rows of each island, given as series and first instant, that start before this instant are late when they arrive
+-- at p_now; NULL where that is not judged. Where a profile says how late is late, that holds for whatever arrives.
+-- Where it does not, nobody has said either that what arrives is news: then only a row after one that came from a live
+-- feed is late, so that a series may begin with its history.
+CREATE OR REPLACE FUNCTION _tidemark.late_bounds(
+    p_target _tidemark.quality_targets,
+    p_series jsonb[],
+    p_from timestamptz[],
+    p_now timestamptz
+)
+    RETURNS timestamptz[]
+    LANGUAGE plpgsql
+    STABLE
+    SET search_path = pg_catalog, pg_temp
+AS $func$
+DECLARE
+    v_bounds timestamptz[];
+BEGIN
     WITH profiles AS MATERIALIZED (
         SELECT p.n, p.quality_profile_id, p.step FROM _tidemark.series_profiles(p_target, p_series) AS p
     ), bounds AS MATERIALIZED (
-        SELECT k.quality_profile_id, k.step, _tidemark.late_before(q.market, q.allowed_lag, k.step, p_now) AS bound
+        SELECT q AS profile, k.step,
+               _tidemark.late_before(q.market, _tidemark.allowed_lag(q.allowed_lag, k.step), k.step, p_now) AS bound
           FROM (SELECT DISTINCT p.quality_profile_id, p.step FROM profiles AS p) AS k
           JOIN public.quality_profiles AS q ON q.quality_profile_id = k.quality_profile_id
-         WHERE q.allowed_lag IS NOT NULL
+         WHERE _tidemark.allowed_lag(q.allowed_lag, k.step) IS NOT NULL
     )
-    SELECT array_agg(b.bound ORDER BY p.n)
+    SELECT array_agg(CASE WHEN (b.profile).allowed_lag IS NOT NULL THEN b.bound
+                          WHEN p_from[p.n] >= b.bound THEN b.bound
+                          WHEN _tidemark.was_live(p_target, p_series[p.n], p_from[p.n], b.profile, b.step)
+                          THEN b.bound END ORDER BY p.n)
+      INTO v_bounds
       FROM profiles AS p
-      LEFT JOIN bounds AS b ON b.quality_profile_id = p.quality_profile_id AND b.step = p.step;
+      LEFT JOIN bounds AS b ON (b.profile).quality_profile_id = p.quality_profile_id AND b.step = p.step;
+    RETURN v_bounds;
+END
 $func$;
-COMMENT ON FUNCTION _tidemark.late_bounds(_tidemark.quality_targets, jsonb [], timestamptz) IS
-'Start of a bar before which a row of each series is late; NULL where lateness is not judged.';
+COMMENT ON FUNCTION _tidemark.late_bounds(_tidemark.quality_targets, jsonb [], timestamptz [], timestamptz) IS
+'Start of a bar before which a row of each island is late; NULL where lateness is not judged.';
 
 -- A condition that a row d of the hypertable belongs to the series in an expression over jsonb, e.g. i.series.
 CREATE OR REPLACE FUNCTION _tidemark.is_of_series(

@@ -175,6 +175,59 @@ COMMENT ON FUNCTION _tidemark.verdicts(
     _tidemark.quality_targets, jsonb [], _tidemark.finding [], public.quality_profiles, interval, boolean
 ) IS 'Score, flag and penalties of rows that were found, where they differ from what is on record.';
 
+-- The findings without the scores of what is still forming: of a row whose bar has not closed, and which no later row
+-- of its series has closed. Such a row is noted, to be judged again, and is no anomaly until then.
+CREATE OR REPLACE FUNCTION _tidemark.withhold_forming(
+    p_target _tidemark.quality_targets,
+    p_series jsonb[],
+    p_found _tidemark.finding[],
+    p_profile public.quality_profiles,
+    p_step interval
+)
+    RETURNS _tidemark.finding[]
+    LANGUAGE plpgsql
+    VOLATILE
+    SET search_path = pg_catalog, pg_temp
+AS $func$
+DECLARE
+    v_now CONSTANT timestamptz := clock_timestamp();
+    v_series jsonb[];
+    v_ts timestamptz[];
+    v_closes_at timestamptz[];
+BEGIN
+    SELECT array_agg(p_series[f.island]), array_agg(f.ts), array_agg(f.closes_at)
+      INTO v_series, v_ts, v_closes_at
+      FROM (SELECT DISTINCT u.island, u.ts, _tidemark.closes_at(u.ts, p_step, p_profile.allowed_lag, v_now) AS closes_at
+              FROM unnest(p_found) AS u
+             WHERE abs(u.z_score) > p_profile.anomaly_z) AS f
+     WHERE f.closes_at > v_now;
+    IF v_ts IS NULL THEN
+        RETURN p_found;
+    END IF;
+    EXECUTE format(
+        'SELECT array_agg(i.series), array_agg(i.ts), array_agg(i.closes_at)'
+        ' FROM unnest($1, $2, $3) AS i (series, ts, closes_at)'
+        ' WHERE NOT EXISTS (SELECT FROM %1$s AS d WHERE %2$s AND d.%3$I > i.ts AND d.%3$I <= $4)',
+        p_target.hypertable::text, _tidemark.is_of_series(p_target, 'i.series'), p_target.time_column
+    ) INTO v_series, v_ts, v_closes_at USING v_series, v_ts, v_closes_at, v_now + interval '1 minute';
+    IF v_ts IS NULL THEN
+        RETURN p_found;
+    END IF;
+    PERFORM _tidemark.wait_for_close(p_target.hypertable, v_series, v_ts, v_closes_at);
+    RETURN ARRAY(
+        SELECT ROW(f.island, f.ts, f.previous, f.reference, f.observed, f.expected, f.deviation, f.scale, f.samples,
+                   CASE WHEN (p_series[f.island], f.ts) NOT IN (SELECT w.series, w.ts
+                                                                 FROM unnest(v_series, v_ts) AS w (series, ts))
+                        THEN f.z_score END,
+                   f.is_first)::_tidemark.finding
+          FROM unnest(p_found) AS f
+    );
+END
+$func$;
+COMMENT ON FUNCTION _tidemark.withhold_forming(
+    _tidemark.quality_targets, jsonb [], _tidemark.finding [], public.quality_profiles, interval
+) IS 'The findings without the z-scores of bars that are still forming, which are noted to be judged again.';
+
 -- The judge itself: judge() calls it, and again with p_is_safe where a rule fails to evaluate.
 CREATE OR REPLACE FUNCTION _tidemark.judge_islands(
     p_hypertable regclass,
@@ -255,6 +308,7 @@ BEGIN
             END LOOP;
         END LOOP;
         IF v_found <> '{}' THEN
+            v_found := _tidemark.withhold_forming(v_target, v_group.series, v_found, v_profile, v_group.step);
             v_verdicts := v_verdicts || _tidemark.verdicts(
                 v_target, v_group.series, v_found, v_profile, v_group.step, p_is_safe
             );
@@ -325,3 +379,67 @@ REVOKE ALL ON FUNCTION _tidemark.judge(
 COMMENT ON FUNCTION _tidemark.judge(
     regclass, jsonb [], timestamptz [], timestamptz [], timestamptz [], timestamptz, boolean, boolean
 ) IS 'Scores the rows of islands of series, and writes down what differs; returns how many rows changed.';
+
+-- Judges bars that were noted while they formed, given as series and start, once more, because they have closed.
+-- Returns how many of them changed.
+CREATE OR REPLACE FUNCTION _tidemark.judge_closed(
+    p_hypertable regclass,
+    p_series jsonb[],
+    p_ts timestamptz[]
+)
+    RETURNS bigint
+    LANGUAGE plpgsql
+    VOLATILE
+    SECURITY DEFINER
+    SET search_path = pg_catalog, pg_temp
+AS $func$
+DECLARE
+    v_series jsonb[];
+    v_ts timestamptz[];
+BEGIN
+    -- Where others are at it already, or this transaction cannot see what they did, it is left to others.
+    IF current_setting('transaction_isolation') <> 'read committed' THEN
+        RETURN 0;
+    END IF;
+    WITH closed AS MATERIALIZED (
+        SELECT w.ctid AS place
+          FROM _tidemark.waiting_bars AS w
+         WHERE w.hypertable = p_hypertable
+           AND (w.series, w.ts) IN (SELECT i.series, i.ts FROM unnest(p_series, p_ts) AS i (series, ts))
+           FOR UPDATE SKIP LOCKED
+    ), gone AS (
+        DELETE FROM _tidemark.waiting_bars AS w USING closed AS c WHERE w.ctid = c.place
+        RETURNING w.series, w.ts
+    )
+    SELECT array_agg(g.series), array_agg(g.ts) INTO v_series, v_ts
+      FROM (SELECT DISTINCT d.series, d.ts FROM gone AS d) AS g;
+    IF v_ts IS NULL THEN
+        RETURN 0;
+    END IF;
+    RETURN _tidemark.judge(p_hypertable, v_series, v_ts, v_ts, NULL, 'infinity', false, false);
+END
+$func$;
+REVOKE ALL ON FUNCTION _tidemark.judge_closed(regclass, jsonb [], timestamptz []) FROM public;
+COMMENT ON FUNCTION _tidemark.judge_closed(regclass, jsonb [], timestamptz []) IS
+'Judges bars that were noted while they formed once more; returns how many changed.';
+
+-- Judges what has closed without that anything was written since: anomalies of bars that formed begin here, unless a
+-- statement on the same hypertable has seen to it before. maintain() and the job of the aggregates call it. Returns how
+-- many rows changed.
+CREATE OR REPLACE FUNCTION public.judge_closed_bars()
+    RETURNS bigint
+    LANGUAGE sql
+    VOLATILE
+    SECURITY DEFINER
+    SET search_path = pg_catalog, pg_temp
+AS $func$
+    SELECT coalesce(sum(_tidemark.judge_closed(w.hypertable, w.series, w.ts)), 0)::bigint
+      FROM (SELECT b.hypertable, array_agg(b.series) AS series, array_agg(b.ts) AS ts
+              FROM _tidemark.waiting_bars AS b
+              JOIN _tidemark.quality_targets AS t ON t.hypertable = b.hypertable AND t.is_attached
+             WHERE b.closes_at <= clock_timestamp()
+             GROUP BY b.hypertable) AS w;
+$func$;
+REVOKE ALL ON FUNCTION public.judge_closed_bars() FROM public;
+COMMENT ON FUNCTION public.judge_closed_bars() IS
+'Judges bars that looked like an anomaly while they formed, and have closed; returns how many rows changed.';

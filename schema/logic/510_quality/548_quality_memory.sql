@@ -146,11 +146,13 @@ COMMENT ON FUNCTION _tidemark.time_dimension(regclass) IS 'TimescaleDB''s number
 
 -- Builds the memories of series from their rows up to p_ts, the times of their newest rows. What somebody else holds,
 -- has rows after that time or does not show the one at it, or is judged by another transform than the change of
--- logarithms, is passed over. Returns the series of which something is remembered now.
+-- logarithms, is passed over. p_is_news says that these rows come from a feed just now, so that they are late where
+-- they follow such rows. Returns the series of which something is remembered now.
 CREATE OR REPLACE FUNCTION _tidemark.remember(
     p_hypertable regclass,
     p_series jsonb[],
-    p_ts timestamptz[]
+    p_ts timestamptz[],
+    p_is_news boolean
 )
     RETURNS jsonb[]
     LANGUAGE plpgsql
@@ -216,6 +218,11 @@ BEGIN
                    count_20 = b.count_20,
                    quality_profile_id = v_group.quality_profile_id,
                    step = v_group.step,
+                   is_live = clock_timestamp() <= b.newest_at + v_group.step
+                                                  + _tidemark.allowed_lag(v_profile.allowed_lag, v_group.step)
+                       OR _tidemark.was_live(v_target, m.series,
+                                              CASE WHEN p_is_news THEN b.newest_at ELSE 'infinity' END,
+                                             v_profile, v_group.step),
                    chunks = v_chunks,
                    lapses = v_group.lapses[b.island]
               FROM (
@@ -317,7 +324,7 @@ BEGIN
     RETURN v_built;
 END
 $func$;
-COMMENT ON FUNCTION _tidemark.remember(regclass, jsonb [], timestamptz []) IS
+COMMENT ON FUNCTION _tidemark.remember(regclass, jsonb [], timestamptz [], boolean) IS
 'Builds the memories of series from their rows; returns the series of which something is remembered.';
 
 -- Of a number of chunks and the highest number of one: whether all of them are still there.
@@ -340,6 +347,29 @@ $func$;
 COMMENT ON FUNCTION _tidemark.has_chunks(integer, bigint) IS
 'Whether all chunks that there were, of which series_memory.chunks tells, are still there.';
 
+-- Notes bars that look like an anomaly while they form, and when they close.
+CREATE OR REPLACE FUNCTION _tidemark.wait_for_close(
+    p_hypertable regclass,
+    p_series jsonb[],
+    p_ts timestamptz[],
+    p_closes_at timestamptz[]
+)
+    RETURNS void
+    LANGUAGE sql
+    VOLATILE
+    SET search_path = pg_catalog, pg_temp
+AS $func$
+    INSERT INTO _tidemark.waiting_bars (hypertable, series, ts, closes_at)
+    SELECT p_hypertable, i.series, i.ts, i.closes_at
+      FROM unnest(p_series, p_ts, p_closes_at) AS i (series, ts, closes_at)
+     WHERE NOT EXISTS (
+               SELECT FROM _tidemark.waiting_bars AS w
+                WHERE w.hypertable = p_hypertable AND w.closes_at = i.closes_at AND w.series = i.series AND w.ts = i.ts
+           );
+$func$;
+COMMENT ON FUNCTION _tidemark.wait_for_close(regclass, jsonb [], timestamptz [], timestamptz []) IS
+'Notes bars that look like an anomaly while they form.';
+
 -- Judges rows by what is remembered of their series and moves that along: each the next row of its series (p_is_new),
 -- or another version of its newest. p_rows is a cursor over the rows, with
 --
@@ -354,6 +384,8 @@ CREATE OR REPLACE FUNCTION _tidemark.recall(
     p_hypertable regclass,
     p_rows refcursor,
     p_is_new boolean,
+    p_is_live boolean,
+    p_now timestamptz,
     OUT row_count bigint,
     OUT series jsonb[],
     OUT ts timestamptz[]
@@ -376,6 +408,8 @@ DECLARE
     v_deviation double precision;
     v_distance double precision;
     v_is_noteworthy boolean;
+    v_may_stand_out boolean;
+    v_closes_at timestamptz;
     -- What enters the ring and what leaves it:
     v_entering bigint;
     v_enters boolean;
@@ -392,6 +426,10 @@ DECLARE
     v_newest jsonb[];
     v_newest_ts timestamptz[];
     v_built jsonb[];
+    -- Rows that may stand out, but are still forming:
+    v_waiting jsonb[];
+    v_waiting_ts timestamptz[];
+    v_waiting_until timestamptz[];
 BEGIN
     row_count := 0;
     LOOP
@@ -479,6 +517,8 @@ BEGIN
             m.level_3 := m.level_2;
             m.level_2 := m.level_1;
             m.newest_at := r.ts;
+            m.is_live := (m.is_live AND p_is_live)
+                OR p_now <= r.ts + m.step + _tidemark.allowed_lag(q.allowed_lag, m.step);
         END IF;
         m.newest := r.value;
         m.level_1 := v_level;
@@ -488,9 +528,9 @@ BEGIN
         v_moved[v_count] := m;
 
         -- As detect_logs has it; a hair is left for what is decided exactly there.
-        v_is_noteworthy := r.is_suspect OR m.is_first
-            OR abs(r.value - m.previous) / m.previous >= q.max_change * 0.999999;
-        IF NOT v_is_noteworthy AND m.kept_count >= q.min_samples THEN
+        v_is_noteworthy := r.is_suspect OR abs(r.value - m.previous) / m.previous >= q.max_change * 0.999999;
+        v_may_stand_out := m.is_first;
+        IF NOT v_is_noteworthy AND NOT v_may_stand_out AND m.kept_count >= q.min_samples THEN
             v_deviation := v_level - CASE
                 WHEN m.level_4 IS NULL THEN m.level_3
                 ELSE m.level_2 + m.level_3 + m.level_4 - greatest(m.level_2, m.level_3, m.level_4)
@@ -498,7 +538,7 @@ BEGIN
             END;
             v_distance := least(90000000, greatest(-90000000, v_level - m.level_2))
                 - m.kept_sum::double precision / m.kept_count;
-            v_is_noteworthy := least(abs(v_deviation), abs(v_distance)) > 0.999999 * q.anomaly_z * greatest(
+            v_may_stand_out := least(abs(v_deviation), abs(v_distance)) > 0.999999 * q.anomaly_z * greatest(
                 sqrt(greatest(m.kept_squares - m.kept_sum::double precision * m.kept_sum / m.kept_count, 0)
                      / nullif(m.kept_count - 1, 0)),
                 sqrt(greatest(m.squares_20 - m.sum_20::double precision * m.sum_20 / nullif(m.count_20, 0), 0)
@@ -506,12 +546,23 @@ BEGIN
                 1e7 * greatest(q.scale_floor, coalesce(q.tick_size, 0) / m.previous)
             );
         END IF;
-        IF v_is_noteworthy IS NOT FALSE THEN
+        CONTINUE WHEN NOT v_is_noteworthy AND NOT v_may_stand_out;
+        -- What may stand out and has no other fault is judged once its bar has closed.
+        v_closes_at := CASE WHEN NOT v_is_noteworthy
+                            THEN _tidemark.closes_at(r.ts, m.step, q.allowed_lag, p_now) END;
+        IF v_closes_at > p_now THEN
+            v_waiting := v_waiting || r.series;
+            v_waiting_ts := v_waiting_ts || r.ts;
+            v_waiting_until := v_waiting_until || v_closes_at;
+        ELSE
             series := series || r.series;
             ts := ts || r.ts;
         END IF;
     END LOOP;
     CLOSE p_rows;
+    IF v_waiting IS NOT NULL THEN
+        PERFORM _tidemark.wait_for_close(p_hypertable, v_waiting, v_waiting_ts, v_waiting_until);
+    END IF;
     IF v_count > 0 THEN
         UPDATE _tidemark.series_memory AS o
            SET newest_at = i.newest_at, newest = i.newest, previous = i.previous, level_1 = i.level_1,
@@ -519,12 +570,12 @@ BEGIN
                row_count = i.row_count, changes = i.changes, is_kept = i.is_kept, base_sum = i.base_sum,
                base_squares = i.base_squares, base_count = i.base_count, kept_sum = i.kept_sum,
                kept_squares = i.kept_squares, kept_count = i.kept_count, sum_20 = i.sum_20, squares_20 = i.squares_20,
-               count_20 = i.count_20, chunks = i.chunks
+               count_20 = i.count_20, is_live = i.is_live, chunks = i.chunks
           FROM unnest(v_place, v_moved) AS i (place)
          WHERE o.ctid = i.place;
     END IF;
     IF v_newest IS NOT NULL THEN
-        v_built := _tidemark.remember(p_hypertable, v_newest, v_newest_ts);
+        v_built := _tidemark.remember(p_hypertable, v_newest, v_newest_ts, p_is_new AND p_is_live);
         -- Those of which no memory could be built are like the others.
         SELECT v_unknown || array_agg(n.series), v_unknown_ts || array_agg(n.ts)
           INTO v_unknown, v_unknown_ts
@@ -536,5 +587,5 @@ BEGIN
     END IF;
 END
 $func$;
-COMMENT ON FUNCTION _tidemark.recall(regclass, refcursor, boolean) IS
+COMMENT ON FUNCTION _tidemark.recall(regclass, refcursor, boolean, boolean, timestamptz) IS
 'Judges the next or newest rows of series by what is remembered of them, and moves that along.';

@@ -65,6 +65,7 @@ BEGIN
     DELETE FROM public.quality_issues AS q WHERE q.table_name = TG_ARGV[0];
     DELETE FROM public.anomalies AS a WHERE a.table_name = TG_ARGV[0];
     DELETE FROM _tidemark.series_memory AS m WHERE m.hypertable = TG_RELID;
+    DELETE FROM _tidemark.waiting_bars AS w WHERE w.hypertable = TG_RELID;
     PERFORM _tidemark.lapse(TG_RELID, NULL);
     RETURN NULL;
 END
@@ -288,6 +289,15 @@ DECLARE
     v_left jsonb[];
     v_left_ts timestamptz[];
 BEGIN@begin@
+    -- Bars that looked like an anomaly while they formed, and have closed: by the clock, or by what came now.
+    IF EXISTS (SELECT FROM _tidemark.waiting_bars AS w WHERE w.hypertable = @table_literal@::regclass) THEN
+        PERFORM _tidemark.judge_closed(@table_literal@::regclass, array_agg(i.series), array_agg(i.ts))
+           FROM _tidemark.waiting_bars AS i
+          WHERE i.hypertable = @table_literal@::regclass
+            AND ((v_is_live AND i.closes_at <= v_now)
+                 OR EXISTS (SELECT FROM new_rows AS d WHERE @row_is_of_i@ AND d.@time@ > i.ts))
+         HAVING count(*) > 0;
+    END IF;
     IF @is_remembered@ AND current_setting('transaction_isolation') = 'read committed' THEN
         @try@
         v_dimension_id := _tidemark.time_dimension(@table_literal@);
@@ -310,17 +320,18 @@ BEGIN@begin@
              CROSS JOIN LATERAL (SELECT @series@ AS series OFFSET 0) AS i
               LEFT JOIN LATERAL (
                        SELECT o.ctid AS place, o AS memory, q AS profile, q.market, o.step, q.required_fields,
-                              q.allowed_lag
+                              _tidemark.allowed_lag(q.allowed_lag, o.step) AS lag,
+                              q.allowed_lag IS NOT NULL OR o.is_live AS is_live
                          FROM _tidemark.series_memory AS o
                          JOIN public.quality_profiles AS q ON q.quality_profile_id = o.quality_profile_id
                         WHERE o.hypertable = @table_literal@::regclass
                           AND o.series = i.series
                           FOR NO KEY UPDATE OF o SKIP LOCKED
                    ) AS m ON true
-             CROSS JOIN LATERAL (SELECT m.market, m.step, m.required_fields, m.allowed_lag,
+             CROSS JOIN LATERAL (SELECT m.market, m.step, m.required_fields, m.lag, m.is_live,
                                         'log_return'::public.change_transform AS transform) AS p;
         SELECT r.row_count, r.series, r.ts, r.ts INTO v_row_count, v_series, v_from, v_to
-          FROM _tidemark.recall(@table_literal@::regclass, v_rows, @is_insert@) AS r;
+          FROM _tidemark.recall(@table_literal@::regclass, v_rows, @is_insert@, v_is_live, v_now) AS r;
         IF v_row_count > 0 AND v_series IS NULL THEN
             RETURN NULL;
         END IF;
@@ -382,7 +393,7 @@ AS $func$
         ON CONFLICT ON CONSTRAINT quality_issues_series_ts_penalty_key DO NOTHING;
     END IF;
     IF v_is_live THEN
-        SELECT _tidemark.late_bounds(t, v_series, v_now) INTO v_late_before
+        SELECT _tidemark.late_bounds(t, v_series, v_from, v_now) INTO v_late_before
           FROM _tidemark.quality_targets AS t
          WHERE t.hypertable = @table_literal@::regclass;
         IF EXISTS (
@@ -392,9 +403,8 @@ AS $func$
             SELECT @label@, i.series, d.@time@, 'timeliness', 20,
                    to_char(v_now AT TIME ZONE 'UTC', '"arrived at" YYYY-MM-DD"T"HH24:MI:SS"Z"')
               FROM new_rows AS d
-              JOIN (SELECT DISTINCT l.series, l.late_before
-                      FROM unnest(v_series, v_late_before) AS l (series, late_before)) AS i
-                ON @series@ = i.series AND d.@time@ < i.late_before
+              JOIN unnest(v_series, v_from, v_to, v_late_before) AS i (series, starts_at, ends_at, late_before)
+                ON @series@ = i.series AND d.@time@ BETWEEN i.starts_at AND i.ends_at AND d.@time@ < i.late_before
             ON CONFLICT ON CONSTRAINT quality_issues_series_ts_penalty_key DO NOTHING;
         ELSE
             v_late_before := NULL;

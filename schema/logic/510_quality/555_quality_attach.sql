@@ -56,9 +56,10 @@ BEGIN
     FOR v_target IN
         DELETE FROM _tidemark.quality_targets AS t
          WHERE NOT EXISTS (SELECT FROM pg_catalog.pg_class AS c WHERE c.oid = t.hypertable)
-        RETURNING t.stem
+        RETURNING t.stem, t.hypertable
     LOOP
         PERFORM _tidemark.drop_quality_functions(v_target.stem);
+        DELETE FROM _tidemark.waiting_bars AS w WHERE w.hypertable = v_target.hypertable;
     END LOOP;
 END
 $func$;
@@ -109,7 +110,7 @@ BEGIN
                    'begin', E'\n    PERFORM set_config(''tidemark.scoring'', '''', true); -- as expect_scores set it',
                    'is_insert', 'true',
                    'arrival', E'\n           OR d.@time@ > v_now + @tolerance@::interval\n           OR (v_is_live AND '
-                              'd.@time@ + p.step + p.allowed_lag < v_now)'
+                              'p.is_live AND d.@time@ + p.step + p.lag < v_now)'
                ), 'statement trigger that scores new rows of %s'),
               ('rescore_updated_', '', 'trigger', v_trigger, _tidemark.update_template(), jsonb_build_object(
                    'is_insert', 'false', 'arrival', '', 'begin', ''
@@ -458,6 +459,7 @@ BEGIN
     IF NOT FOUND THEN
         RETURN false;
     END IF;
+    DELETE FROM _tidemark.waiting_bars AS w WHERE w.hypertable = p_hypertable;
     EXECUTE format('ALTER TABLE %s ALTER COLUMN quality_score DROP DEFAULT', p_hypertable);
     BEGIN
         EXECUTE format('ALTER TABLE %s DROP CONSTRAINT IF EXISTS %I', p_hypertable,

@@ -227,6 +227,7 @@ CREATE OR REPLACE PROCEDURE _tidemark.refresh_job(
     -- A procedure with settings of its own may not control transactions.
 AS $proc$
 BEGIN
+    PERFORM public.judge_closed_bars();
     CALL public.refresh_aggregates();
 END
 $proc$;

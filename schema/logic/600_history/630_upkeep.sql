@@ -201,9 +201,9 @@ $func$;
 COMMENT ON FUNCTION _tidemark.tidy_policies() IS
 'Policies of hypertables that were renamed get the new name, those of hypertables that were dropped go.';
 
--- Everything that upkeep has to do, now: refreshes the aggregates, drops what has outlived data_policies, compresses
--- what is due where that is possible. For schedulers: safe every minute, because a second one at the same time returns
--- at once. Returns whether it was the one to do the work, in p_did_run.
+-- Everything that upkeep has to do, now: judges bars that have closed, refreshes the aggregates, drops what has
+-- outlived data_policies, compresses what is due where that is possible. For schedulers: safe every minute, because a
+-- second one at the same time returns at once. Returns whether it was the one to do the work, in p_did_run.
 CREATE OR REPLACE PROCEDURE public.maintain(INOUT p_did_run boolean DEFAULT NULL)
     LANGUAGE plpgsql
     -- A procedure with settings of its own may not control transactions.
@@ -217,6 +217,7 @@ BEGIN
     p_did_run := pg_catalog.pg_try_advisory_lock(c_lock); -- ends with the session, should an error occur below
     IF p_did_run THEN
         PERFORM _tidemark.tidy_policies();
+        PERFORM public.judge_closed_bars();
         CALL _tidemark.refresh(NULL, NULL, NULL, NULL, v_failures);
         -- Where one of them ends in an error, what is more urgent is done: disks fill up.
         CALL _tidemark.drop_expired(v_failed, v_waiting);

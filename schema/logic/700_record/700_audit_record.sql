@@ -6,6 +6,7 @@
 --
 --     0 label of the table      1 key columns                            2 bookkeeping columns
 --     3 secret columns          4 'reason' where one is demanded         5 time column of a hypertable, else ''
+--     6 how long a row of a hypertable forms; '': as scoring has it
 --
 -- as they were called then. What they are called now tells _tidemark.audit_shapes, which follows them when they are
 -- renamed: before an entry is written, the columns are compared with those of the entry before.
@@ -735,12 +736,91 @@ $func$;
 COMMENT ON FUNCTION _tidemark.row_findings(text, text, jsonb) IS
 'Penalties and anomalies of a row of a hypertable; NULL where there are none.';
 
--- Row trigger of a hypertable. A deleted row also goes to the archive, in the same transaction.
-CREATE OR REPLACE FUNCTION _tidemark.audit_hypertable_row()
-    RETURNS trigger
+-- Until when a row of a hypertable forms, which is no history before: from its time on as long as p_forming says, else
+-- until its bar has closed, as scoring knows it (attach_quality). NULL where that is not known.
+CREATE OR REPLACE FUNCTION _tidemark.forms_until(
+    p_hypertable oid,
+    p_row jsonb,
+    p_time_column text,
+    p_forming interval
+)
+    RETURNS TABLE (forms_until timestamptz)
+    LANGUAGE sql
+    STABLE
+AS $func$
+    SELECT CASE WHEN p_forming IS NULL THEN (
+               SELECT _tidemark.closes_at(
+                          (p_row ->> p_time_column)::timestamptz, p.step, q.allowed_lag, clock_timestamp()
+                      )
+                 FROM _tidemark.quality_targets AS t
+                CROSS JOIN LATERAL _tidemark.series_profiles(t, ARRAY[p_row]) AS p
+                 JOIN public.quality_profiles AS q ON q.quality_profile_id = p.quality_profile_id
+                WHERE t.hypertable = p_hypertable
+           ) ELSE _tidemark.closes_at(
+               (p_row ->> p_time_column)::timestamptz, p_forming, interval '0', clock_timestamp()
+           ) END;
+$func$;
+COMMENT ON FUNCTION _tidemark.forms_until(oid, jsonb, text, interval) IS
+'Until when a row of a hypertable forms; NULL where that is not known. Inlined.';
+
+-- Whether an update of a row of a hypertable is a version of a bar that forms, which is not recorded: not where
+-- somebody gives a reason, or corrects, or the row gets another key, or is on record already. So what is recorded of a
+-- row has no gap: it begins with what the row was when it closed.
+CREATE OR REPLACE FUNCTION _tidemark.is_forming(
+    p_record_name text,
+    p_chunk oid,
+    p_time_column text,
+    p_forming interval,
+    p_old jsonb,
+    p_new jsonb
+)
+    RETURNS boolean
+    LANGUAGE plpgsql
+    STABLE
+    SET search_path = pg_catalog, pg_temp
+AS $func$
+DECLARE
+    v_key jsonb;
+BEGIN
+    IF current_setting('tidemark.reason', true) <> ''
+       OR current_setting('tidemark.ingest_mode', true) = 'correction' THEN
+        RETURN false;
+    END IF;
+    SELECT (SELECT jsonb_object_agg(k.key, p_old -> k.key) FROM unnest(s.keys) AS k (key)) INTO v_key
+      FROM pg_catalog.pg_inherits AS h
+     CROSS JOIN (SELECT l.keys FROM _tidemark.audit_shapes AS l
+                  WHERE l.record_name = p_record_name ORDER BY l.since DESC LIMIT 1) AS s
+     CROSS JOIN LATERAL _tidemark.forms_until(
+               h.inhparent, p_old,
+               -- It may have been renamed since.
+               CASE WHEN p_old ? p_time_column THEN p_time_column ELSE _tidemark.time_column(h.inhparent) END, p_forming
+           ) AS f
+     WHERE h.inhrelid = p_chunk
+       AND f.forms_until > clock_timestamp();
+    RETURN FOUND
+       AND p_new @> v_key
+       AND NOT EXISTS (SELECT FROM public.audit_log AS l
+                        WHERE l.row_key_hash = jsonb_hash_extended(v_key, 0)
+                          AND l.row_key = v_key AND l.table_name = p_record_name)
+       AND NOT EXISTS (SELECT FROM public.audit_log AS l
+                        WHERE l.new_key_hash = jsonb_hash_extended(v_key, 0)
+                          AND l.new_key = v_key AND l.table_name = p_record_name);
+END
+$func$;
+COMMENT ON FUNCTION _tidemark.is_forming(text, oid, text, interval, jsonb, jsonb) IS
+'Whether an update of a row of a hypertable is a version of a bar that forms, and not recorded.';
+
+-- Records what happened to a row of a hypertable. A deleted row also goes to the archive, in the same transaction.
+CREATE OR REPLACE FUNCTION _tidemark.record_hypertable_row(
+    p_arguments text[],
+    p_operation public.audit_operation,
+    p_chunk oid,
+    p_old record,
+    p_new record
+)
+    RETURNS void
     LANGUAGE plpgsql
     VOLATILE
-    SECURITY DEFINER
     SET search_path = pg_catalog, pg_temp
     -- The same row is recorded as the same JSON, whatever the session's settings.
     SET timezone = 'UTC'
@@ -750,50 +830,76 @@ CREATE OR REPLACE FUNCTION _tidemark.audit_hypertable_row()
     SET bytea_output = 'hex'
 AS $func$
 DECLARE
-    v_old CONSTANT jsonb := to_jsonb(OLD.*);
-    v_new jsonb;
+    v_old CONSTANT jsonb := to_jsonb(p_old);
     v_keys text[];
     v_secrets text[];
-    v_time_column text := TG_ARGV[5];
+    v_time_column text := p_arguments[6];
     v_audit_id bigint;
 BEGIN
-    IF TG_OP = 'UPDATE' THEN
-        v_new := to_jsonb(NEW.*);
-        IF (v_old - TG_ARGV[2]::text[])::text = (v_new - TG_ARGV[2]::text[])::text THEN
-            RETURN NULL; -- the quality engine at work
-        END IF;
-    END IF;
     SELECT s.keys, s.secrets INTO v_keys, v_secrets
       FROM _tidemark.audit_shapes AS s
-     WHERE s.record_name = TG_ARGV[0]
+     WHERE s.record_name = p_arguments[1]
      ORDER BY s.since DESC
      LIMIT 1;
     IF (v_old ?& v_keys) IS NOT true THEN -- written to a chunk, past the trigger that would have noted new names
         SELECT s.keys, s.secrets INTO v_keys, v_secrets
           FROM pg_catalog.pg_inherits AS h
-         CROSS JOIN LATERAL _tidemark.audit_shape(TG_ARGV[0], h.inhparent) AS s
-         WHERE h.inhrelid = TG_RELID;
+         CROSS JOIN LATERAL _tidemark.audit_shape(p_arguments[1], h.inhparent) AS s
+         WHERE h.inhrelid = p_chunk;
     END IF;
-    IF TG_OP = 'UPDATE' THEN
+    IF p_operation = 'update' THEN
         PERFORM _tidemark.record_change(
-            TG_ARGV[0], 'update', v_keys, TG_ARGV[2]::text[], v_secrets, TG_ARGV[4] = 'reason', v_old, v_new
+            p_arguments[1], 'update', v_keys, p_arguments[3]::text[], v_secrets, p_arguments[5] = 'reason', v_old,
+            to_jsonb(p_new)
         );
-        RETURN NULL;
+        RETURN;
     END IF;
     IF NOT v_old ? v_time_column THEN
         SELECT _tidemark.time_column(h.inhparent) INTO v_time_column
           FROM pg_catalog.pg_inherits AS h
-         WHERE h.inhrelid = TG_RELID;
+         WHERE h.inhrelid = p_chunk;
     END IF;
     v_audit_id := _tidemark.record_change(
-        TG_ARGV[0], 'delete', v_keys, TG_ARGV[2]::text[], v_secrets, TG_ARGV[4] = 'reason', v_old, NULL
+        p_arguments[1], 'delete', v_keys, p_arguments[3]::text[], v_secrets, p_arguments[5] = 'reason', v_old, NULL
     );
     INSERT INTO public.timeseries_archive (table_name, row, findings, audit_id, deleted_at, deleted_by, reason)
     VALUES (
-        TG_ARGV[0], _tidemark.redact(v_old, v_secrets), _tidemark.row_findings(TG_ARGV[0], v_time_column, v_old),
-        v_audit_id, clock_timestamp(), coalesce(nullif(current_setting('tidemark.actor', true), ''), session_user),
+        p_arguments[1], _tidemark.redact(v_old, v_secrets),
+        _tidemark.row_findings(p_arguments[1], v_time_column, v_old), v_audit_id, clock_timestamp(),
+        coalesce(nullif(current_setting('tidemark.actor', true), ''), session_user),
         nullif(current_setting('tidemark.reason', true), '')
     );
+END
+$func$;
+COMMENT ON FUNCTION _tidemark.record_hypertable_row(text [], public.audit_operation, oid, record, record) IS
+'Records an update or delete of a row of a hypertable, and archives what is deleted.';
+
+-- Row trigger of a hypertable. What need not be recorded is decided first, because it comes many times a second.
+CREATE OR REPLACE FUNCTION _tidemark.audit_hypertable_row()
+    RETURNS trigger
+    LANGUAGE plpgsql
+    VOLATILE
+    SECURITY DEFINER
+    SET search_path = pg_catalog, pg_temp
+AS $func$
+DECLARE
+    v_old jsonb;
+    v_new jsonb;
+BEGIN
+    IF TG_OP = 'UPDATE' THEN
+        v_old := to_jsonb(OLD.*);
+        v_new := to_jsonb(NEW.*);
+        IF (v_old - TG_ARGV[2]::text[])::text = (v_new - TG_ARGV[2]::text[])::text THEN
+            RETURN NULL; -- the quality engine at work
+        ELSIF _tidemark.is_forming(
+            TG_ARGV[0], TG_RELID, TG_ARGV[5], nullif(TG_ARGV[6], '')::interval, v_old, v_new
+        ) THEN
+            RETURN NULL;
+        END IF;
+        PERFORM _tidemark.record_hypertable_row(TG_ARGV[:], 'update', TG_RELID, OLD, NEW);
+    ELSE
+        PERFORM _tidemark.record_hypertable_row(TG_ARGV[:], 'delete', TG_RELID, OLD, NULL);
+    END IF;
     RETURN NULL;
 END
 $func$;

@@ -15,7 +15,8 @@ AS $func$
        AND t.tgname = 'trg_audit_truncate';
 $func$;
 COMMENT ON FUNCTION _tidemark.audit_arguments(regclass) IS
-'Arguments of a table''s audit triggers: label, key, bookkeeping, secrets, reason, time column; NULL: not audited.';
+'Arguments of a table''s audit triggers: label, key, bookkeeping, secrets, reason, time column, how long a row forms; '
+'NULL: not audited.';
 
 -- The name that the record has for a table: that which it had when it was first put on it; where it never was, its own.
 CREATE OR REPLACE FUNCTION _tidemark.record_name(p_table regclass)
@@ -232,20 +233,25 @@ COMMENT ON FUNCTION _tidemark.record_snapshot(regclass) IS
 --   p_bookkeeping     columns whose change alone is none; by default those that Tidemark keeps (updated_at, …)
 --   p_secrets         columns to redact, besides those in _tidemark.secret_columns()
 --   p_keys            columns that identify a row; by default the primary key
+--   p_forming         how long a row of a hypertable forms, from its time on; by default until its bar has closed, as
+--                     scoring knows it, and not at all where scoring knows no bars. What changes meanwhile is recorded
+--                     only with a reason (tidemark.reason), as correction (tidemark.ingest_mode), or where the row is
+--                     on record already. 0: each change is recorded
 --
 -- Renaming the table or its columns changes nothing: the record follows them (audit_shapes). Its entries keep the names
 -- that the columns had then, and the table the name that it had first; row_history, row_as_of and restore_archived take
 -- and give today's.
 --
 -- The caller must own the table and be a superuser or a member of tidemark_owner. Raises TM402 for what cannot be
--- audited: a view, a chunk, a table of the record, a table without a key.
+-- audited: a view, a chunk, a table of the record, a table without a key, and for p_forming where nothing forms.
 CREATE OR REPLACE FUNCTION public.attach_audit(
     p_table regclass,
     p_require_reason boolean DEFAULT false,
     p_inserts boolean DEFAULT NULL,
     p_bookkeeping text[] DEFAULT NULL,
     p_secrets text[] DEFAULT '{}',
-    p_keys text[] DEFAULT NULL
+    p_keys text[] DEFAULT NULL,
+    p_forming interval DEFAULT NULL
 )
     RETURNS void
     LANGUAGE plpgsql
@@ -303,11 +309,17 @@ BEGIN
       FROM timescaledb_information.dimensions AS d
      WHERE format('%I.%I', d.hypertable_schema, d.hypertable_name) = v_table
        AND d.dimension_number = 1;
+    IF p_forming IS NOT NULL AND (v_time_column IS NULL OR p_forming < interval '0') THEN
+        RAISE EXCEPTION USING ERRCODE = 'TM402',
+            MESSAGE = format('rows of %s do not form for %s', v_table, p_forming),
+            DETAIL = 'A row of a hypertable forms from its time on, for a while.',
+            HINT = 'Leave p_forming out.';
+    END IF;
     v_inserts := coalesce(p_inserts, v_time_column IS NULL) AND v_time_column IS NULL;
     v_arguments := format(
-        '%L, %L, %L, %L, %L, %L', v_record_name, v_keys, v_bookkeeping,
+        '%L, %L, %L, %L, %L, %L, %L', v_record_name, v_keys, v_bookkeeping,
         _tidemark.secret_columns() || p_secrets, CASE WHEN p_require_reason THEN 'reason' ELSE '' END,
-        coalesce(v_time_column, '')
+        coalesce(v_time_column, ''), coalesce(p_forming::text, '')
     );
 
     -- Until commit, nobody changes a row that is neither in the snapshot nor seen by the triggers.
@@ -380,7 +392,7 @@ BEGIN
     END IF;
 END
 $func$;
-COMMENT ON FUNCTION public.attach_audit(regclass, boolean, boolean, text[], text[], text[]) IS
+COMMENT ON FUNCTION public.attach_audit(regclass, boolean, boolean, text[], text[], text[], interval) IS
 'Puts the changes of a table on record from now on; again with other arguments: changes them.';
 
 -- Takes a table off the record; what is on it stays. Nothing happens where the table was not audited.

@@ -142,7 +142,8 @@ COMMENT ON FUNCTION public.row_history(regclass, jsonb) IS
 -- it is, or as it was when it was deleted, with every later change undone. Secrets are redacted.
 --
 -- Of a hypertable INSERT is not recorded: there a row is taken to have existed from its ingested_at or computed_at on,
--- where it has such a column, and NULL stands for a row whose chunk was dropped. Of a plain table nothing is known from
+-- where it has such a column, and NULL stands for a row whose chunk was dropped, and
+-- for what a bar was while it formed. Of a plain table nothing is known from
 -- before its snapshot: NULL. Columns, also those of the key, have the names of today.
 -- Needs SELECT on audit_log and on the table.
 CREATE OR REPLACE FUNCTION public.row_as_of(
@@ -220,7 +221,15 @@ BEGIN
         v_row := v_row || v_values;
     END LOOP;
     IF _tidemark.is_hypertable(p_table)
-       AND coalesce(v_row ->> 'ingested_at', v_row ->> 'computed_at')::timestamptz > p_at THEN
+       AND (coalesce(v_row ->> 'ingested_at', v_row ->> 'computed_at')::timestamptz > p_at
+            OR (p_at < statement_timestamp()
+                AND p_at < (SELECT f.forms_until
+                              FROM _tidemark.forms_until(
+                                       p_table, v_row, _tidemark.time_column(p_table),
+                                       nullif((_tidemark.audit_arguments(p_table))[7], '')::interval
+                                   ) AS f)
+                -- Once a row is on record all of its changes are.
+                AND NOT EXISTS (SELECT FROM public.row_history(p_table, p_key) AS h WHERE h.changed_at <= p_at))) THEN
         RETURN NULL;
     END IF;
     RETURN v_row;

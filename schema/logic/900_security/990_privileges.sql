@@ -333,7 +333,8 @@ BEGIN
 
     -- The archive keeps what quality found of a deleted row, and brings it back.
     GRANT SELECT, INSERT ON public.quality_issues, public.anomalies TO tidemark_record;
-    GRANT SELECT ON _tidemark.quality_targets TO tidemark_record;
+    -- And the record, as whoever reads it, asks whether a bar has closed.
+    GRANT SELECT ON _tidemark.quality_targets TO PUBLIC;
 
     -- Tables and views: only where something differs, because on a hypertable it means touching every chunk.
     FOR v_object IN
