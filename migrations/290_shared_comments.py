@@ -4,7 +4,7 @@ from yoyo import step
 
 from tidemark.migrations import state
 
-__depends__ = {"220_corporate_actions"}
+__depends__ = {"230_instants"}
 
 steps = [step(state(__file__), """
 -- The comments go with their columns.

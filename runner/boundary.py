@@ -177,7 +177,7 @@ def _short(text: str, most: int = 120) -> str:
 
 def _fail(problem: Problem) -> NoReturn:
     with contextlib.suppress(OSError):
-        click.echo(f"tidemark: {problem}", err=True)
+        click.echo(f"tidemark: {_short(str(problem), 4000)}", err=True)
     sys.exit(problem.exit_code)
 
 

@@ -16,6 +16,7 @@ from tidemark.sql_files import named_statements
 
 Snapshot = dict[str, str]  # each object and its definition
 _SQL = named_statements("catalog_data.sql")
+_ROLES = [f"tidemark_{role}" for role in ("owner", "record", "admin", "writer", "app", "reader")]
 _TECHNICAL = re.compile(r"(?:^| )(?:tidemark_owner|tidemark_record)=\S+")  # privileges that follow from who owns what
 
 
@@ -82,6 +83,7 @@ def differences(connection: psycopg.Connection) -> list[str]:
         if actual.get(name) != definition and not name.startswith(made["varying" if name in actual else "lacking"])
     ]
     found += [f"{name} is too many" for name in _too_many(expected, actual) if not name.startswith(made["known"])]
+    found += [line for (line,) in connection.execute(_SQL["roles"], {"roles": _ROLES})]
     return found + [f"the functions that score {label} are not those of its rules" for label in _stale(connection)]
 
 
@@ -97,7 +99,7 @@ def _whoever_owns_it(objects: Snapshot) -> Snapshot:
 
 def _too_many(expected: Snapshot, actual: Snapshot) -> list[str]:
     """What is left over of Tidemark's: objects in schemas of its own; triggers of another name that call its functions,
-    policies and overloads of its routines in public."""
+    policies and rules of its tables, privileges on what nobody else has any on, overloads of its routines in public."""
     schemas = [name.removeprefix("schema ") for name in expected if name.startswith("schema ")]
     own = tuple(f"{kind} {schema}." for kind in ("relation", "routine", "trigger", "policy", "type", "composite type",
                                                  "rule") for schema in schemas)
@@ -108,8 +110,11 @@ def _too_many(expected: Snapshot, actual: Snapshot) -> list[str]:
             continue
         kind, _, rest = name.partition(" ")
         on_own_table = f"relation {rest.rpartition('.')[0]}" in expected
-        if name.startswith((*own, "event trigger ")) or (kind == "policy" and on_own_table):
+        if name.startswith((*own, "event trigger ")) or (kind in ("policy", "rule") and on_own_table):
             found.append(name)
+        elif kind == "privileges":
+            if any(f"{kind} {rest}" in expected for kind in ("owner of", "relation", "column")):
+                found.append(name)
         elif kind == "trigger" and on_own_table:
             # Those that attaching makes have the same names wherever they are.
             calls = re.search(r"EXECUTE FUNCTION (\S+)\(", definition)[1]

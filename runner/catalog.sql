@@ -8,7 +8,7 @@ WITH own AS (
         OR n.nspname = ANY (string_to_array(current_setting('tidemark.catalog_schemas'), ','))
 ), relation AS (
     SELECT c.oid, format('%I.%I', o.schema_name, c.relname) AS name, c.relkind, c.relacl, c.relowner, c.reloptions,
-           c.relrowsecurity, c.relforcerowsecurity
+           c.relrowsecurity, c.relforcerowsecurity, c.relpersistence
       FROM pg_catalog.pg_class AS c
       JOIN own AS o ON o.schema_oid = c.relnamespace
      WHERE NOT EXISTS (SELECT FROM pg_catalog.pg_depend AS d
@@ -28,6 +28,10 @@ SELECT 'relation ' || r.name AS object,
        concat_ws(' ', r.relkind, r.reloptions::text,
                  CASE WHEN r.relrowsecurity THEN 'row security' END,
                  CASE WHEN r.relforcerowsecurity THEN 'forced' END,
+                 CASE WHEN r.relpersistence = 'u' THEN 'unlogged' END,
+                 (SELECT format('%s from %s to %s by %s%s', q.seqtypid::regtype, q.seqmin, q.seqmax, q.seqincrement,
+                                CASE WHEN q.seqcycle THEN ' cycle' END)
+                    FROM pg_catalog.pg_sequence AS q WHERE q.seqrelid = r.oid),
                  obj_description(r.oid, 'pg_class')) AS definition
   FROM relation AS r
  WHERE r.relkind IN ('r', 'v', 'm', 'p', 'f', 'S')
@@ -114,6 +118,13 @@ SELECT 'owner of ' || q.name, pg_get_userbyid(q.owner)
         SELECT r.name, r.relowner FROM relation AS r WHERE r.relkind IN ('r', 'v', 'm', 'p', 'f')
         UNION ALL
         SELECT r.name, p.proowner FROM routine AS r JOIN pg_catalog.pg_proc AS p ON p.oid = r.oid
+        UNION ALL
+        SELECT format('%I.%I', o.schema_name, t.typname), t.typowner
+          FROM pg_catalog.pg_type AS t
+          JOIN own AS o ON o.schema_oid = t.typnamespace
+         WHERE t.typtype IN ('e', 'd')
+           AND NOT EXISTS (SELECT FROM pg_catalog.pg_depend AS d
+                            WHERE d.classid = 'pg_type'::regclass AND d.objid = t.oid AND d.deptype = 'e')
        ) AS q
 UNION ALL
 SELECT 'privileges ' || g.name, string_agg(g.grantee || '=' || g.privileges, ' ' ORDER BY g.grantee)

@@ -38,6 +38,23 @@ SELECT 'lacking', format('constraint %s.%I', t.name, left(t.relname, 47) || '_no
 UNION ALL
 SELECT 'varying', format('column %s.quality_score', t.name) FROM target AS t WHERE NOT t.is_attached;
 
+-- name: roles
+-- They belong to the server, so that a scratch database says nothing about them.
+SELECT concat('role ', r.rolname, ' is ', p.power)
+  FROM pg_catalog.pg_roles AS r
+ CROSS JOIN LATERAL (VALUES (r.rolsuper, 'a superuser'), (r.rolbypassrls, 'not bound by row-level security'),
+                            (r.rolcreaterole, 'able to create roles'), (r.rolcreatedb, 'able to create databases'),
+                            (r.rolreplication, 'able to replicate'),
+                            (r.rolcanlogin AND r.rolconnlimit <> 0
+                             AND r.rolname IN ('tidemark_owner', 'tidemark_record'), 'able to log in')) AS p (has, power)
+ WHERE p.has AND r.rolname = ANY (%(roles)s)
+UNION ALL
+SELECT concat('role ', m.member::regrole, ' is a member of ', m.roleid::regrole)
+  FROM pg_catalog.pg_auth_members AS m
+  JOIN pg_catalog.pg_roles AS r ON r.oid = m.member
+ WHERE r.rolname = ANY (%(roles)s)
+ ORDER BY 1;
+
 -- name: stale
 SELECT t.label
   FROM _tidemark.quality_targets AS t

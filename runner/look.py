@@ -630,7 +630,8 @@ class _Look:
 
     def _wide(self, times: Times) -> Layout:
         """A column per series."""
-        named = [name for name in self.table.names if name and name not in self._taken()
+        taken = self._taken()
+        named = [name for name in self.table.names if name and name not in taken
                  and not re.fullmatch(r"column_\d+", name)]
         fields = {key for column in (*OHLC, "volume") for key in NAMES[column] if len(key) > 2}
         if odd := [name for name in named if any(normal(word) in fields for word in re.split(r"[._ ,()']+", name))]:
@@ -644,7 +645,7 @@ class _Look:
         if self.symbol:
             raise self.refuse("has a symbol in each column", hint="leave --symbol out")
         style = self._style(series)
-        left = [name for name in named if name not in series]
+        left = [name for name in named if name not in set(series)]
         melted = Melted(self.table, self.time, series)
         layout = Layout(
             self.reader, self.target, ("time",), {"symbol": "symbol"}, {self.target.single: "value"}, wide=series,

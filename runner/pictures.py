@@ -23,7 +23,7 @@ from tidemark.sql_files import named_statements
 
 TARGET = config.CHECKOUT / "docs" / "pictures"
 AREAS = {
-    "reference": ("assets", "sources", "market_calendar", "time_index"),
+    "reference": ("assets", "corporate_actions", "sources", "market_calendar", "time_index"),
     "market_data": ("timeseries_data", "candles", "quotes", "ticks", "sentiment_data", "indicators", "features"),
     "quality": ("quality_profiles", "validation_rules", "quality_issues", "anomalies"),
     "people": ("users", "watchlists", "watchlist_items", "alerts", "notifications"),

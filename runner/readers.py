@@ -280,7 +280,8 @@ class Csv(Reader):
         if names and len(names) != width and len(rows) > 1 and _is_data(rows[0]):
             raise Problem(
                 f"{self.path}: the records have {width} fields where the header has {len(names)}", exit_code=2,
-                detail=f"header {self.delimiter.join(names)}; first record {self.delimiter.join(rows[0])}",
+                detail=f"header {_start(self.delimiter.join(names))}; "
+                       f"first record {_start(self.delimiter.join(rows[0]))}",
                 hint="say by their positions which is which: --columns ts=1,open=2,…",
             )
         self.named = bool(names)
@@ -810,3 +811,7 @@ def _record(item: Any) -> dict[str, Any] | str:
 
 def _brief(error: Exception) -> str:
     return "nested too deeply" if isinstance(error, RecursionError) else str(error)
+
+
+def _start(text: str, most: int = 200) -> str:
+    return text if len(text) <= most else f"{text[:most]}…"

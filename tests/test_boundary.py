@@ -19,6 +19,7 @@ from test_queries import fill
 
 from tidemark import lifecycle
 from tidemark.cli import main
+from tidemark.errors import Problem
 
 TIDEMARK = [sys.executable, "-c", "from tidemark.cli import main; main()"]
 LONG = "x" * 300
@@ -151,6 +152,18 @@ def test_any_error_is_one_line(filled, run, monkeypatch, error, word, code):
 
     monkeypatch.setattr(lifecycle, "stats", fail)
     assert word in line_of(run(filled, "stats"), code)
+
+
+def test_error_of_any_length_is_a_line_one_can_read(filled, run, monkeypatch, tmp_path):
+    names = ",".join(f"c{n}" for n in range(60_000))
+    (tmp_path / "wide.csv").write_text(f"{names}\n" + f"2024-01-01T00:00Z,{names},1\n" * 2)
+    assert len(line_of(run(filled, "load", tmp_path / "wide.csv", "--source", "s"), 2)) < 1000
+
+    def fail(connection):
+        raise Problem("x" * 100_000)
+
+    monkeypatch.setattr(lifecycle, "stats", fail)
+    assert len(line_of(run(filled, "stats"), 1)) < 5000
 
 
 def test_debugging_shows_where(filled, run, monkeypatch):

@@ -521,11 +521,15 @@ def test_verify_names_what_was_changed_by_hand(db):
         connection.execute("ALTER TABLE signals DROP CONSTRAINT signals_confidence_in_range")
         connection.execute("ALTER TABLE users ALTER COLUMN full_name SET NOT NULL")
         connection.execute("DROP INDEX trades_asset_id_idx")
+        connection.execute("ALTER SEQUENCE sources_source_id_seq INCREMENT 5")
+        connection.execute("ALTER TYPE asset_type OWNER TO tidemark_admin")
+        connection.execute("ALTER TABLE _tidemark.series_memory SET LOGGED")
         connection.execute("CREATE TABLE mine (a integer)")  # what a user adds is his own affair
         assert sorted(catalog.differences(connection)) == [
             "column public.users.full_name is different",
             "constraint public.signals.signals_confidence_in_range is missing",
-            "index trades_asset_id_idx is missing",
+            "index trades_asset_id_idx is missing", "owner of public.asset_type is different",
+            "relation _tidemark.series_memory is different", "relation public.sources_source_id_seq is different",
         ]
 
 
@@ -537,11 +541,35 @@ def test_verify_names_what_is_too_many(db):
         connection.execute("CREATE POLICY left_over ON users USING (true)")
         connection.execute("CREATE TRIGGER trg_left_over BEFORE UPDATE ON trades FOR EACH ROW"
                            " EXECUTE FUNCTION _tidemark.set_updated_at()")
+        connection.execute("CREATE RULE left_over AS ON INSERT TO watchlists DO INSTEAD NOTHING")
+        connection.execute("GRANT SELECT ON _tidemark.armed_alerts TO public")
+        connection.execute("GRANT UPDATE (full_name) ON users TO tidemark_admin")
         assert sorted(catalog.differences(connection)) == [
-            "policy public.users.left_over is too many", "relation buddy_ai.left_over is too many",
+            "policy public.users.left_over is too many", "privileges _tidemark.armed_alerts is too many",
+            "privileges public.users.full_name is different", "relation buddy_ai.left_over is too many",
             "routine _tidemark.left_over() is too many", "routine public.rescore(p_old integer) is too many",
-            "trigger public.trades.trg_left_over is too many",
+            "rule public.watchlists.left_over is too many", "trigger public.trades.trg_left_over is too many",
         ]
+
+
+def test_verify_names_roles_that_may_more_than_they_should(db):
+    changes = {
+        "ALTER ROLE tidemark_app BYPASSRLS": "ALTER ROLE tidemark_app NOBYPASSRLS",
+        "GRANT tidemark_record TO tidemark_admin": "REVOKE tidemark_record FROM tidemark_admin",
+        "GRANT pg_read_all_data TO tidemark_reader": "REVOKE pg_read_all_data FROM tidemark_reader",
+    }
+    with db.connect() as connection:
+        try:
+            for change in changes:
+                connection.execute(change)
+            assert catalog.differences(connection) == [
+                "role tidemark_admin is a member of tidemark_record",
+                "role tidemark_app is not bound by row-level security",
+                "role tidemark_reader is a member of pg_read_all_data",
+            ]
+        finally:
+            for undo in changes.values():
+                connection.execute(undo)
 
 
 APPLICATIONS = {

@@ -61,7 +61,8 @@ CREATE TABLE public.quality_profiles (
     CONSTRAINT quality_profiles_data_type_key UNIQUE (data_type),
     CONSTRAINT quality_profiles_interval_key UNIQUE (interval),
     CONSTRAINT quality_profiles_allowed_lag_not_negative CHECK (allowed_lag >= interval '0'),
-    CONSTRAINT quality_profiles_allowed_lag_finite CHECK (isfinite(allowed_lag)),
+    -- What is taken off now() has to leave an instant.
+    CONSTRAINT quality_profiles_allowed_lag_in_range CHECK (allowed_lag <= interval '1000 years'),
     CONSTRAINT quality_profiles_max_change_positive CHECK (max_change > 0),
     CONSTRAINT quality_profiles_samples_fit_baseline CHECK (min_samples BETWEEN 3 AND baseline_rows),
     CONSTRAINT quality_profiles_baseline_rows_in_range CHECK (baseline_rows BETWEEN 20 AND 1000),

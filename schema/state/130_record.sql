@@ -183,9 +183,9 @@ CREATE TABLE public.data_policies (
     CONSTRAINT data_policies_relation_key UNIQUE (relation),
     CONSTRAINT data_policies_compress_after_positive CHECK (compress_after > interval '0'),
     CONSTRAINT data_policies_drop_after_positive CHECK (drop_after > interval '0'),
-    -- From PostgreSQL 17 on an interval may be infinite; never is NULL.
-    CONSTRAINT data_policies_compress_after_finite CHECK (isfinite(compress_after)),
-    CONSTRAINT data_policies_drop_after_finite CHECK (isfinite(drop_after)),
+    -- Never is NULL. What is taken off now() has to leave an instant, and from PostgreSQL 17 on one may be infinite.
+    CONSTRAINT data_policies_compress_after_in_range CHECK (compress_after <= interval '1000 years'),
+    CONSTRAINT data_policies_drop_after_in_range CHECK (drop_after <= interval '1000 years'),
     CONSTRAINT data_policies_compressed_before_dropped CHECK (compress_after < drop_after)
 );
 COMMENT ON TABLE public.data_policies IS 'How long each hypertable is kept and when it is compressed.';

@@ -18,7 +18,6 @@ CREATE TABLE public.timeseries_data (
     ingested_at timestamptz NOT NULL DEFAULT now(),
 
     CONSTRAINT timeseries_data_pkey PRIMARY KEY (source_id, timestamp),
-    CONSTRAINT timeseries_data_timestamp_finite CHECK (isfinite(timestamp)),
     CONSTRAINT timeseries_data_quality_score_in_range CHECK (quality_score BETWEEN 0 AND 100)
 );
 SELECT public.create_hypertable(
@@ -62,7 +61,6 @@ CREATE TABLE public.candles (
     CONSTRAINT candles_pkey PRIMARY KEY (asset_id, interval, ts),
     CONSTRAINT candles_asset_id_fkey FOREIGN KEY (asset_id) REFERENCES public.assets (asset_id),
     CONSTRAINT candles_source_id_fkey FOREIGN KEY (source_id) REFERENCES public.sources (source_id),
-    CONSTRAINT candles_ts_finite CHECK (isfinite(ts)),
     CONSTRAINT candles_quality_score_in_range CHECK (quality_score BETWEEN 0 AND 100)
 );
 SELECT public.create_hypertable(
@@ -117,7 +115,6 @@ CREATE TABLE public.quotes (
 
     CONSTRAINT quotes_pkey PRIMARY KEY (asset_id, ts),
     CONSTRAINT quotes_asset_id_fkey FOREIGN KEY (asset_id) REFERENCES public.assets (asset_id),
-    CONSTRAINT quotes_ts_finite CHECK (isfinite(ts)),
     CONSTRAINT quotes_quality_score_in_range CHECK (quality_score BETWEEN 0 AND 100)
 );
 SELECT public.create_hypertable(
@@ -164,7 +161,6 @@ CREATE TABLE public.ticks (
     CONSTRAINT ticks_pkey PRIMARY KEY (asset_id, seq, ts),
     CONSTRAINT ticks_asset_id_fkey FOREIGN KEY (asset_id) REFERENCES public.assets (asset_id),
     CONSTRAINT ticks_seq_not_negative CHECK (seq >= 0),
-    CONSTRAINT ticks_ts_finite CHECK (isfinite(ts)),
     CONSTRAINT ticks_quality_score_in_range CHECK (quality_score BETWEEN 0 AND 100)
 );
 SELECT public.create_hypertable(

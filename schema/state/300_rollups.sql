@@ -50,7 +50,7 @@ COMMENT ON COLUMN _tidemark.rollups.created_at IS 'When the row was stored.';
 CREATE TABLE _tidemark.rollup_sources (
     hypertable regclass NOT NULL,
     name text NOT NULL,
-    dropped_before timestamptz NOT NULL DEFAULT '-infinity',
+    dropped_before timestamptz,
     announced timestamptz NOT NULL DEFAULT '-infinity',
     awaited text [] NOT NULL DEFAULT '{}',
     created_at timestamptz NOT NULL DEFAULT now(),
@@ -62,7 +62,8 @@ COMMENT ON TABLE _tidemark.rollup_sources IS 'Hypertables with aggregates, and w
 COMMENT ON COLUMN _tidemark.rollup_sources.hypertable IS 'The hypertable.';
 COMMENT ON COLUMN _tidemark.rollup_sources.name IS 'Beginning of the names of the objects made for it.';
 COMMENT ON COLUMN _tidemark.rollup_sources.dropped_before IS
-'End of the latest period whose raw rows were dropped, for people: rollup_frozen has what follows from it.';
+'End of the latest period whose raw rows were dropped, NULL while none were; for people: rollup_frozen has what '
+'follows from it.';
 COMMENT ON COLUMN _tidemark.rollup_sources.announced IS
 'Changes before this are logged by every transaction that began writing since; see _tidemark.refresh_source.';
 COMMENT ON COLUMN _tidemark.rollup_sources.awaited IS

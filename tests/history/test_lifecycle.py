@@ -137,7 +137,7 @@ def test_policy_without_an_end_is_null_not_infinite(policies, column):
         policies.execute(f"UPDATE data_policies SET {column} = 'infinity'")
     can_be = policies.info.server_version >= 170000
     assert refused.value.sqlstate == ("23514" if can_be else "22007")
-    assert refused.value.diag.constraint_name == (f"data_policies_{column}_finite" if can_be else None)
+    assert refused.value.diag.constraint_name == (f"data_policies_{column}_in_range" if can_be else None)
 
 
 @pytest.mark.community

@@ -147,7 +147,9 @@ BEGIN
                                            CASE WHEN NOT v_parameters ? 'max' THEN 'Infinity' END)))
                AS b (operator, bound)
          WHERE b.bound IS NOT NULL
-           AND b.bound::numeric IS NOT NULL; -- raises where it is no number
+           -- Raises where it is no number, or none of the column's type.
+           AND CASE c.type WHEN 'numeric' THEN b.bound::numeric IS NOT NULL
+               ELSE b.bound::double precision IS NOT NULL END;
         RETURN v_condition;
     WHEN 'not_null' THEN
         RETURN (SELECT string_agg(format('d.%I IS NOT NULL', c.name), ' AND ')
@@ -163,7 +165,10 @@ BEGIN
               FROM unnest(ARRAY['open', 'high', 'low', 'close']) AS f (field)
         ));
     WHEN 'not_future' THEN
-        PERFORM (v_parameters ->> 'tolerance')::interval;
+        -- now() and it have to make an instant.
+        IF (v_parameters ->> 'tolerance')::interval NOT BETWEEN interval '-1000 years' AND interval '1000 years' THEN
+            PERFORM _tidemark.refuse_rule(p_rule.name, 'TM206', 'a tolerance is less than 1000 years');
+        END IF;
         RETURN NULL;
     WHEN 'aligned' THEN
         RETURN replace(
@@ -203,7 +208,8 @@ BEGIN
         RETURN format('((%s))::boolean', v_parameters ->> 'expression');
     END CASE;
 EXCEPTION
-    WHEN invalid_text_representation OR invalid_datetime_format OR datetime_field_overflow THEN
+    WHEN invalid_text_representation OR invalid_datetime_format OR datetime_field_overflow
+         OR interval_field_overflow OR numeric_value_out_of_range THEN
         PERFORM _tidemark.refuse_rule(p_rule.name, 'TM206', SQLERRM);
 END
 $func$;

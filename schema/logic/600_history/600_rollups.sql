@@ -1424,7 +1424,8 @@ BEGIN
     PERFORM _tidemark.guard_frozen(v_rollup);
 
     -- As far as the coarsest of those that went with it reaches, so that each finds what it is computed from.
-    SELECT max(_tidemark.bucket_ceiling((t.definition).bucket, t.dropped_before)) INTO v_watermark
+    SELECT coalesce(max(_tidemark.bucket_ceiling((t.definition).bucket, t.dropped_before)), '-infinity')
+      INTO v_watermark
       FROM pg_temp.tidemark_taken_down AS t
      WHERE (t.definition).hypertable = v_rollup.hypertable;
     UPDATE _tidemark.rollups AS r SET watermark = v_watermark WHERE r.name = p_name RETURNING r.* INTO v_rollup;
