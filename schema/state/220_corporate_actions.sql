@@ -29,7 +29,7 @@ CREATE TABLE public.corporate_actions (
     CONSTRAINT corporate_actions_pkey PRIMARY KEY (action_id),
     CONSTRAINT corporate_actions_asset_id_ex_date_kind_key UNIQUE (asset_id, ex_date, kind),
     CONSTRAINT corporate_actions_asset_id_fkey FOREIGN KEY (asset_id) REFERENCES public.assets (asset_id),
-    CONSTRAINT corporate_actions_ratio_in_range CHECK (ratio BETWEEN 1e-6 AND 1e6 AND ratio <> 1),
+    CONSTRAINT corporate_actions_ratio_in_range CHECK (ratio >= 0.000001 AND ratio <= 1000000 AND ratio <> 1),
     CONSTRAINT corporate_actions_effective_at_near_ex_date CHECK (
         abs(extract(EPOCH FROM effective_at - ex_date::timestamp AT TIME ZONE 'UTC')) <= 7 * 86400
     )
