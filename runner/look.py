@@ -645,7 +645,8 @@ class _Look:
         if self.symbol:
             raise self.refuse("has a symbol in each column", hint="leave --symbol out")
         style = self._style(series)
-        left = [name for name in named if name not in set(series)]
+        chosen = set(series)
+        left = [name for name in named if name not in chosen]
         melted = Melted(self.table, self.time, series)
         layout = Layout(
             self.reader, self.target, ("time",), {"symbol": "symbol"}, {self.target.single: "value"}, wide=series,

@@ -57,6 +57,8 @@ def calls(connection: psycopg.Connection) -> Iterator[str]:
                                ).fetchone()[0]
     kinds = {
         "uuid": [f"'{asset}'"], "integer": ["1"], "bigint": ["1"], "boolean": ["false"], "text": ["'x'"],
+        "date": ["'2024-03-04'"], "corporate_action_kind": ["'split'"], "numeric": ["'2'"],
+        "corporate_action_status": ["'confirmed'"],
         "interval": ["'1 day'"], "jsonb": ["'{\"source_id\": 1, \"timestamp\": \"2024-03-04 05:00+00\"}'"],
         "regclass": ["'timeseries_data'"], "candle_interval": ["'1h'"], "lineage_kind": ["'source'"],
         "double precision[]": ["'{1}'"], "text[]": ["'{x}'"], "bytea": ["'\\x00'"], "name": ["'x'"],
