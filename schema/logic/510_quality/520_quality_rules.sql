@@ -242,9 +242,9 @@ COMMENT ON FUNCTION _tidemark.rule_failures() IS
 --
 -- What is left the server decides: what it accepts as a generated column has exactly the properties wanted.
 --
--- The engine evaluates it in its own query, as the owner. That gives nothing away: what is immutable, built in and over
--- the columns of one row reads no table, no file and no setting, asks for no privilege and writes nothing, so it answers
--- the same whoever evaluates it. A role without rights would cost a call of a function for each row and rule instead.
+-- The engine evaluates it in its own query, as the owner. That gives nothing away: what is immutable, built in and
+-- over the columns of one row reads no table, no file and no setting, asks for no privilege and writes nothing, so it
+-- answers the same whoever evaluates it. A role without rights would cost a call of a function for each row and rule.
 CREATE OR REPLACE FUNCTION _tidemark.check_expression(
     p_rule public.validation_rules,
     p_relation regclass
