@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import gzip
 import io
@@ -1005,8 +1006,8 @@ def test_a_number_does_not_depend_on_its_neighbours(values):
         ((alone,), errors) = columns.numbers([value])
         assert (index in wrong) == bool(errors)
         assert together[index] == alone or (math.isnan(together[index]) and math.isnan(alone))
-        if not errors and not math.isnan(alone):
-            assert alone == float(value)
+        with contextlib.suppress(ValueError):  # dressed as $5 or 0K: see test_numbers
+            assert errors or math.isnan(alone) or alone == float(value)
 
 
 def test_numbers():
