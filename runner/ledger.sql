@@ -29,3 +29,16 @@ COMMENT ON TABLE _tidemark_migrations.logic_objects IS
 COMMENT ON COLUMN _tidemark_migrations.logic_objects.kind IS 'function, procedure, view, trigger, policy, event trigger.';
 COMMENT ON COLUMN _tidemark_migrations.logic_objects.identity IS 'Its name, as pg_identify_object has it.';
 COMMENT ON COLUMN _tidemark_migrations.logic_objects.file IS 'The file that made it.';
+
+CREATE TABLE IF NOT EXISTS _tidemark_migrations.set_aside (
+    relation text NOT NULL,
+    name name NOT NULL,
+    definition text NOT NULL,
+
+    CONSTRAINT set_aside_pkey PRIMARY KEY (relation, name)
+);
+COMMENT ON TABLE _tidemark_migrations.set_aside IS
+'Triggers of Tidemark''s functions on tables of others, which went with the logic and come back with it.';
+COMMENT ON COLUMN _tidemark_migrations.set_aside.relation IS 'The table, with its schema.';
+COMMENT ON COLUMN _tidemark_migrations.set_aside.name IS 'The trigger.';
+COMMENT ON COLUMN _tidemark_migrations.set_aside.definition IS 'Statements that make it.';

@@ -23,6 +23,7 @@ from tidemark.sql_files import named_statements
 from tidemark.sql_text import statements
 
 STATEMENTS = named_statements("logic.sql")
+PUT_BACK = "985_put_back.sql"
 # In this order: what stands on others first.
 KINDS = ("event trigger", "policy", "trigger", "view", "operator", "cast", "procedure", "function")
 
@@ -84,6 +85,7 @@ def _apply(connection: psycopg.Connection, run: Run, is_all: bool) -> list[Objec
         _drop(connection, unwanted)
         made = _made(connection, run)
     connection.execute(STATEMENTS["forget"])
+    connection.execute(STATEMENTS["forget_set_aside"])
     with connection.cursor() as cursor:
         cursor.executemany(STATEMENTS["record"], [
             {"kind": kind, "identity": identity, "file": file} for (kind, identity), file in made.items()
@@ -125,6 +127,7 @@ def drop_all(connection: psycopg.Connection, schemas: list[str]) -> None:
     """Drop all logic in the open transaction; raises Problem, naming it, where something of others stands on it."""
     state = [name for file in schema_files() if not file.is_logic for name in _CREATES_ROUTINE.findall(file.text)]
     connection.execute(STATEMENTS["stop_jobs"], {"schemas": schemas})
+    connection.execute(STATEMENTS["set_aside"], {"schemas": schemas})
     for table, constraint in connection.execute(STATEMENTS["attached"], {"schemas": schemas}).fetchall():
         connection.execute(sql.SQL(f"ALTER TABLE {table} DROP CONSTRAINT {constraint}"))
     found = set(connection.execute(STATEMENTS["everything"], {"schemas": schemas, "state": state}))
@@ -135,10 +138,17 @@ def drop_all(connection: psycopg.Connection, schemas: list[str]) -> None:
 
 
 def _made(connection: psycopg.Connection, run: Run) -> dict[Object, str]:
-    """What the files make, each with the first file that does."""
+    """What the files make, each with the first file that does. What is only put back belongs to a user."""
     made: dict[Object, str] = {}
+    put_back: set[Object] = set()
     for name in run():
-        for found in connection.execute(STATEMENTS["touched"]).fetchall():
+        if name == PUT_BACK:  # the last one before what is made here gets its owner
+            for (definition,) in connection.execute(STATEMENTS["put_back"]).fetchall():
+                connection.execute(definition)
+        touched = set(connection.execute(STATEMENTS["touched"]))
+        if name == PUT_BACK:
+            put_back = touched - made.keys()
+        for found in touched - put_back:
             made.setdefault(found, name)
     return made
 

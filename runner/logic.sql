@@ -179,3 +179,35 @@ WITH own_schema AS (
 SELECT i.type, i.identity
   FROM logic AS l
  CROSS JOIN LATERAL pg_identify_object(l.classid, l.oid, 0) AS i;
+
+-- name: set_aside
+-- Triggers that no file made, of functions that a file does: those of a table that somebody put on record.
+INSERT INTO _tidemark_migrations.set_aside (relation, name, definition)
+SELECT format('%%I.%%I', n.nspname, c.relname), t.tgname,
+       concat_ws(E';\n', pg_get_triggerdef(t.oid),
+                 CASE WHEN t.tgenabled <> 'O' THEN format('ALTER TABLE %%I.%%I %%s TRIGGER %%I', n.nspname, c.relname,
+                      CASE t.tgenabled WHEN 'A' THEN 'ENABLE ALWAYS' WHEN 'R' THEN 'ENABLE REPLICA' ELSE 'DISABLE' END,
+                      t.tgname) END,
+                 format('COMMENT ON TRIGGER %%I ON %%I.%%I IS %%L', t.tgname, n.nspname, c.relname,
+                        obj_description(t.oid, 'pg_trigger')))
+  FROM pg_catalog.pg_trigger AS t
+  JOIN pg_catalog.pg_class AS c ON c.oid = t.tgrelid
+  JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
+ CROSS JOIN LATERAL pg_identify_object('pg_trigger'::regclass, t.oid, 0) AS i
+ CROSS JOIN LATERAL pg_identify_object('pg_proc'::regclass, t.tgfoid, 0) AS f
+ WHERE NOT t.tgisinternal
+   AND n.nspname <> ALL (%(schemas)s)
+   AND n.nspname !~ '^_timescaledb_'
+   AND (f.type, f.identity) IN (SELECT r.kind, r.identity FROM _tidemark_migrations.logic_objects AS r)
+   AND (i.type, i.identity) NOT IN (SELECT r.kind, r.identity FROM _tidemark_migrations.logic_objects AS r)
+    ON CONFLICT DO NOTHING;
+
+-- name: put_back
+SELECT s.definition
+  FROM _tidemark_migrations.set_aside AS s
+ WHERE to_regclass(s.relation) IS NOT NULL
+   AND NOT EXISTS (SELECT FROM pg_catalog.pg_trigger AS t
+                    WHERE t.tgrelid = to_regclass(s.relation) AND t.tgname = s.name);
+
+-- name: forget_set_aside
+DELETE FROM _tidemark_migrations.set_aside;

@@ -644,3 +644,22 @@ def test_printed_sql_is_what_migrate_runs(empty, db):
 @pytest.mark.parametrize("file", STATE, ids=lambda file: file.name)
 def test_each_state_file_has_a_migration(file):
     assert (config.MIGRATIONS / f"{file.migration_id}.py").exists()
+
+
+def test_tables_of_a_users_own_are_on_record_again_after_a_rollback(db):
+    """With the arguments that they were put on record with."""
+    triggers = ("SELECT array_agg(pg_get_triggerdef(oid) || tgenabled::text || obj_description(oid) ORDER BY tgname)"
+                " FROM pg_trigger WHERE tgrelid = 'mine'::regclass AND NOT tgisinternal")
+    with db.connect() as connection:
+        connection.execute("CREATE TABLE mine (a integer PRIMARY KEY, b text, token text)")
+        connection.execute("CREATE TABLE gone (a integer PRIMARY KEY)")
+        connection.execute("SELECT attach_audit('mine', p_secrets => '{token}'), attach_audit('gone')")
+        connection.execute("ALTER TABLE mine ENABLE ALWAYS TRIGGER trg_audit_update")
+        before = connection.execute(triggers).fetchone()
+        migrations.rollback(connection, 1)
+        connection.execute("DROP TABLE gone")
+        migrations.migrate(connection)
+        assert connection.execute(triggers).fetchone() == before
+        connection.execute("INSERT INTO mine VALUES (1, 'x', 'secret')")
+        assert connection.execute("SELECT new_values ->> 'token' <> 'secret' FROM audit_log WHERE table_name = 'mine'"
+                                  ).fetchone() == (True,)

@@ -147,6 +147,13 @@ def test_old_logic_with_data_becomes_the_new_one(db, old):
             1000, 122)
         assert catalog.differences(connection) == []
         assert migrations.migrate(connection).up_to_date
+        # and what was put back is the user's still, when something else changes
+        helpers = next(old.rglob("500_helpers.sql"))
+        helpers.write_text(helpers.read_text() + "-- Changed again.\n")
+        assert migrations.migrate(connection).dropped == []
+        assert rows(connection, "my_view", "day") != []
+        assert connection.execute("SELECT count(*) FROM pg_proc WHERE proname IN ('my_days', 'my_trigger')"
+                                  ).fetchone() == (2,)
 
 
 def test_what_no_longer_fits_is_named_and_nothing_changes(db, old):
