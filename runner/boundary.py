@@ -102,6 +102,7 @@ class Verbs(click.Group):
             with _signals():
                 _check_streams()
                 code = super().main(*args, standalone_mode=False, **extra)
+                sys.stdout.flush()
             sys.exit(code if isinstance(code, int) else 0)
         except click.exceptions.NoArgsIsHelpError as usage:
             usage.show()
@@ -178,6 +179,11 @@ def _short(text: str, most: int = 120) -> str:
 def _fail(problem: Problem) -> NoReturn:
     with contextlib.suppress(OSError):
         click.echo(f"tidemark: {_short(str(problem), 4000)}", err=True)
+    try:
+        if sys.stdout:
+            sys.stdout.flush()
+    except OSError:  # what is left to be written would be an error once more when Python ends
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
     sys.exit(problem.exit_code)
 
 

@@ -55,6 +55,7 @@ def line_of(result: Result, code: int) -> str:
 def outside(database, *arguments: object, **keywords) -> subprocess.Popen:
     """A process of its own, for what signals and streams do."""
     environment = {**os.environ, "DATABASE_URL": database.url}
+    environment.pop("PYTHONUNBUFFERED", None)  # as most people have it
     return subprocess.Popen([*TIDEMARK, *map(str, arguments)], env=environment, stderr=subprocess.PIPE, text=True,
                             **keywords)
 
