@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import re
 
 import psycopg
 import pytest
@@ -300,6 +301,20 @@ def test_refresh_all_aggregates_has_the_job_run_now(free):
     free.execute("SELECT refresh_all_aggregates()")
     assert free.execute("SELECT bool_and(next_start <= now()) FROM timescaledb_information.jobs"
                         " WHERE proc_name = 'refresh_job'").fetchone() == (True,)
+
+
+@pytest.mark.community
+def test_aggregates_that_are_kept_here_stand_beside_those_of_the_job(tx):
+    """As in a database that began on the other edition."""
+    tx.execute("""
+        CREATE OR REPLACE FUNCTION _tidemark.refresh_own()
+            RETURNS TABLE (aggregate text, precomputed_to timestamptz, job_id integer, outcome text) LANGUAGE sql AS $$
+            SELECT r.name, NULL::timestamptz, CASE WHEN r.name <> 'own' THEN j.job_id END, r.outcome
+              FROM (VALUES (1, 'a', NULL), (2, 'own', 'refreshed'), (3, 'b', NULL)) AS r (n, name, outcome)
+              JOIN timescaledb_information.jobs AS j ON j.proc_name = 'refresh_job' ORDER BY r.n $$""")
+    outcome = dict(tx.execute("SELECT aggregate, outcome FROM refresh_all_aggregates()").fetchall())
+    assert outcome["own"] == "refreshed"
+    assert re.fullmatch(r"job \d+ runs now", outcome["a"]) and outcome["b"] == outcome["a"]
 
 
 @pytest.mark.community

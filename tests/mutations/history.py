@@ -48,7 +48,7 @@ MUTATIONS = [
              rewritten("_tidemark.refresh_source", "c.hypertable = p_hypertable AND c.is_taken",
                        "c.hypertable = p_hypertable"), CONCURRENCY, "left_to_the_next_one", **PRECOMPUTED),
     Mutation("history 2", "refresh_all_aggregates leaves the job to its schedule",
-             rewritten("public.refresh_all_aggregates", "PERFORM public.alter_job(v_job_id, next_start => now());",
+             rewritten("public.refresh_all_aggregates", "PERFORM public.alter_job(r.job_id, next_start => now());",
                        "PERFORM 1;"),
              AGGREGATES, "run_now", **COMPRESSED),
     # 3 compression

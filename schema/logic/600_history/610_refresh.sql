@@ -286,18 +286,16 @@ CREATE OR REPLACE FUNCTION public.refresh_all_aggregates()
 AS $func$
 DECLARE
     r record;
-    v_job_id integer;
     v_told text;
 BEGIN
     FOR r IN SELECT * FROM _tidemark.refresh_own() LOOP
-        IF r.job_id IS DISTINCT FROM v_job_id THEN
-            v_job_id := r.job_id;
+        IF r.job_id IS NOT NULL AND v_told IS NULL THEN
             BEGIN
-                PERFORM public.alter_job(v_job_id, next_start => now());
-                v_told := format('job %s runs now', v_job_id);
+                PERFORM public.alter_job(r.job_id, next_start => now());
+                v_told := format('job %s runs now', r.job_id);
             EXCEPTION WHEN insufficient_privilege THEN
-                v_told := format('job %s runs every %s', v_job_id, (
-                    SELECT j.schedule_interval FROM timescaledb_information.jobs AS j WHERE j.job_id = v_job_id
+                v_told := format('job %s runs every %s', r.job_id, (
+                    SELECT j.schedule_interval FROM timescaledb_information.jobs AS j WHERE j.job_id = r.job_id
                 ));
             END;
         END IF;
