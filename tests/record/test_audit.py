@@ -172,6 +172,18 @@ def test_both_ways_to_compare_give_the_same_entries(tx, rows):
         assert len(as_text["json"]) > 50
 
 
+@pytest.mark.parametrize(("table", "column"), [("candles", "close"), ("mine", "score")])
+def test_no_setting_hides_a_change(tx, add, table, column):
+    """A tenth more is a change, though with few digits both look the same."""
+    tx.execute("CREATE TABLE mine (id integer PRIMARY KEY, score double precision);"
+               " SELECT attach_audit('mine'); INSERT INTO mine VALUES (1, 100)")
+    add("candles", asset_id=add("assets"), interval="1h", ts="2024-01-01", close=100)
+    log = Log(tx, table)
+    tx.execute("SET LOCAL extra_float_digits = -15")
+    tx.execute(f"UPDATE {table} SET {column} = 104")
+    assert log.entries("operation", "old_values", "new_values") == [("update", {column: 100}, {column: 104})]
+
+
 def test_types_come_back_as_they_were(tx, rows):
     """What is on record turns into the same row again: NaN, infinity, scale, order, nesting, length, bytes."""
     tx.execute("CREATE TABLE kinds (id integer PRIMARY KEY, n numeric, f double precision, at timestamptz, d date,"

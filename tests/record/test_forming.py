@@ -84,6 +84,17 @@ def test_correction_of_a_forming_bar_is_one_and_so_is_what_follows(tx, add, sett
     assert entries(tx) == [("update", "10", "11"), ("update", "11", "12")]
 
 
+def test_what_follows_a_correction_is_recorded_in_any_zone(tx, add):
+    """A row on record is found again by its key, which says an instant as no session's zone does."""
+    asset, at = add("assets"), datetime.now(UTC) - HOUR / 2
+    tick(tx, asset, at, 10)
+    for zone, price in (("UTC", 11), ("Asia/Tokyo", 12), ("America/New_York", 13)):
+        tx.execute("SELECT set_config('timezone', %s, true), set_config('tidemark.reason', %s, true)",
+                   [zone, "a slip" if price == 11 else ""])
+        tick(tx, asset, at, price)
+    assert entries(tx) == [("update", "10", "11"), ("update", "11", "12"), ("update", "12", "13")]
+
+
 def test_nobody_hides_a_change_behind_a_bar_that_forms(tx, add):
     """A closed row that is moved to where a bar forms, changed there and moved back is what it was in the record."""
     asset, now = add("assets"), datetime.now(UTC)

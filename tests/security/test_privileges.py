@@ -251,9 +251,7 @@ def test_pgspot_has_nothing_to_say():
     inlined = ["_tidemark.audit_hash(p_audit_id bigint,p_tx_id bigint,p_table_name text,p_operation"
                " public.audit_operation,"
                "p_row_key jsonb,p_new_key jsonb,p_old_values jsonb,p_new_values jsonb,p_changed_fields text[],"
-               "p_changed_by text,p_db_role text,p_changed_at timestamptz,p_reason text,p_created_at timestamptz)",
-               "_tidemark.forms_until(p_hypertable oid,p_row jsonb,p_time_column text,p_forming interval,"
-               "forms_until timestamptz)"]
+               "p_changed_by text,p_db_role text,p_changed_at timestamptz,p_reason text,p_created_at timestamptz)"]
     pgspot = Path(os.sys.executable).with_name("pgspot")
     files = sorted(config.SCHEMA.glob("logic/[79]*/[79]*.sql"))
     done = subprocess.run(

@@ -5,9 +5,7 @@ CREATE OR REPLACE FUNCTION _tidemark.bar_length(p_interval public.candle_interva
     RETURNS interval
     LANGUAGE sql
     IMMUTABLE
-    STRICT
     PARALLEL SAFE
-    SET search_path = pg_catalog, pg_temp
 AS $func$
     SELECT CASE p_interval
         WHEN '1m' THEN interval '1 minute'
@@ -26,7 +24,7 @@ AS $func$
         WHEN '1M' THEN interval '1 month'
     END;
 $func$;
-COMMENT ON FUNCTION _tidemark.bar_length(public.candle_interval) IS 'Length of a bar.';
+COMMENT ON FUNCTION _tidemark.bar_length(public.candle_interval) IS 'Length of a bar; NULL for NULL. Inlined.';
 
 -- How long after the end of its bar a row may arrive, of what a profile says and the length of the bars: where the
 -- profile says nothing, as long as a bar took, at least five minutes. NULL: instants are not late unless one says when.
@@ -57,16 +55,50 @@ CREATE OR REPLACE FUNCTION _tidemark.closes_at(
     IMMUTABLE
     PARALLEL SAFE
 AS $func$
-    SELECT CASE WHEN p_step > interval '0' AND p_ts <= p_now + interval '1 minute'
+    -- All of it in UTC, which no setting of the session changes: else it could not be inlined.
+    SELECT CASE WHEN p_step > interval '0' AND p_ts AT TIME ZONE 'UTC' <= p_now AT TIME ZONE 'UTC' + interval '1 minute'
                 THEN (p_ts AT TIME ZONE 'UTC' + p_step + _tidemark.allowed_lag(p_allowed_lag, p_step))
                      AT TIME ZONE 'UTC' END;
 $func$;
 COMMENT ON FUNCTION _tidemark.closes_at(timestamptz, interval, interval, timestamptz) IS
 'When the bar that starts at an instant has closed; NULL where it does not form. Inlined.';
 
--- The profile of each series, by its number: its source's own, else the one for the source's type of data, else the one
--- for the length of the bar, else the hypertable's. step is the length of its bars, zero where they are instants;
--- transform is the profile's, but no logarithm where the prices of its asset, or of its source's, may be negative.
+-- The profile of a series, or of a row: its source's own, else the one for the source's type of data, else the one for
+-- the length of the bar, else the hypertable's. bar is the length of its bars, NULL where they are instants; transform
+-- is the profile's, but no logarithm where the prices of its asset, or of its source's, may be negative.
+CREATE OR REPLACE FUNCTION _tidemark.series_profile(
+    p_target _tidemark.quality_targets,
+    p_series jsonb
+)
+    RETURNS TABLE (
+        quality_profile_id integer, bar public.candle_interval, allowed_lag interval, transform public.change_transform
+    )
+    LANGUAGE sql
+    STABLE
+AS $func$
+    SELECT q.quality_profile_id, CASE WHEN p_target.interval_column IS NULL THEN o.interval ELSE i.bar END,
+           q.allowed_lag,
+           CASE WHEN q.transform = 'log_return' AND EXISTS (
+                    SELECT FROM public.assets AS a
+                     WHERE a.has_negative_prices
+                       AND (a.asset_id = o.asset_id
+                            OR a.asset_id::text IN (SELECT e.value FROM jsonb_each_text(p_series) AS e))
+                ) THEN 'difference' ELSE q.transform END
+      FROM (SELECT (p_series ->> p_target.source_column)::integer AS source_id,
+                   (p_series ->> p_target.interval_column)::public.candle_interval AS bar) AS i
+      LEFT JOIN public.sources AS o ON o.source_id = i.source_id
+      -- There always is one; who asks for the bar alone is spared looking for it.
+      LEFT JOIN public.quality_profiles AS q ON q.quality_profile_id = coalesce(
+               o.quality_profile_id,
+               (SELECT d.quality_profile_id FROM public.quality_profiles AS d WHERE d.data_type = o.data_type),
+               (SELECT b.quality_profile_id FROM public.quality_profiles AS b WHERE b.interval = i.bar),
+               p_target.quality_profile_id
+           );
+$func$;
+COMMENT ON FUNCTION _tidemark.series_profile(_tidemark.quality_targets, jsonb) IS
+'Profile, length of a bar and transform of a series of a hypertable. Inlined.';
+
+-- The same of many series, by their numbers; step is the length of the bars, zero where they are instants.
 CREATE OR REPLACE FUNCTION _tidemark.series_profiles(
     p_target _tidemark.quality_targets,
     p_series jsonb[]
@@ -75,25 +107,9 @@ CREATE OR REPLACE FUNCTION _tidemark.series_profiles(
     LANGUAGE sql
     STABLE
 AS $func$
-    SELECT i.n::integer, q.quality_profile_id,
-           coalesce(_tidemark.bar_length(CASE WHEN p_target.interval_column IS NULL THEN o.interval ELSE i.bar END),
-                    interval '0'),
-           CASE WHEN q.transform = 'log_return' AND EXISTS (
-                    SELECT FROM public.assets AS a
-                     WHERE a.has_negative_prices
-                       AND (a.asset_id = o.asset_id
-                            OR a.asset_id::text IN (SELECT e.value FROM jsonb_each_text(i.series) AS e))
-                ) THEN 'difference' ELSE q.transform END
-      FROM (SELECT s.n, s.series, (s.series ->> p_target.source_column)::integer AS source_id,
-                   (s.series ->> p_target.interval_column)::public.candle_interval AS bar
-              FROM unnest(p_series) WITH ORDINALITY AS s (series, n)) AS i
-      LEFT JOIN public.sources AS o ON o.source_id = i.source_id
-      JOIN public.quality_profiles AS q ON q.quality_profile_id = coalesce(
-               o.quality_profile_id,
-               (SELECT d.quality_profile_id FROM public.quality_profiles AS d WHERE d.data_type = o.data_type),
-               (SELECT b.quality_profile_id FROM public.quality_profiles AS b WHERE b.interval = i.bar),
-               p_target.quality_profile_id
-           );
+    SELECT s.n::integer, p.quality_profile_id, coalesce(_tidemark.bar_length(p.bar), interval '0'), p.transform
+      FROM unnest(p_series) WITH ORDINALITY AS s (series, n)
+     CROSS JOIN LATERAL _tidemark.series_profile(p_target, s.series) AS p;
 $func$;
 COMMENT ON FUNCTION _tidemark.series_profiles(_tidemark.quality_targets, jsonb []) IS
 'Profile, length of a bar and transform of each series of a hypertable. Inlined.';

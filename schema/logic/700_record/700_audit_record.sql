@@ -736,43 +736,15 @@ $func$;
 COMMENT ON FUNCTION _tidemark.row_findings(text, text, jsonb) IS
 'Penalties and anomalies of a row of a hypertable; NULL where there are none.';
 
--- Until when a row of a hypertable forms, which is no history before: from its time on as long as p_forming says, else
--- until its bar has closed, as scoring knows it (attach_quality). NULL where that is not known.
-CREATE OR REPLACE FUNCTION _tidemark.forms_until(
-    p_hypertable oid,
+-- Whether a row of a hypertable, or of a chunk of one, forms at an instant, and is no history yet: from its time on as
+-- long as p_forming says, else until its bar has closed, as scoring knows it (attach_quality). Asked for each tick of
+-- each series: so long as the bar has not even ended, nobody needs to know how late its last word may come.
+CREATE OR REPLACE FUNCTION _tidemark.is_forming(
+    p_relation oid,
     p_row jsonb,
     p_time_column text,
-    p_forming interval
-)
-    RETURNS TABLE (forms_until timestamptz)
-    LANGUAGE sql
-    STABLE
-AS $func$
-    SELECT CASE WHEN p_forming IS NULL THEN (
-               SELECT _tidemark.closes_at(
-                          (p_row ->> p_time_column)::timestamptz, p.step, q.allowed_lag, clock_timestamp()
-                      )
-                 FROM _tidemark.quality_targets AS t
-                CROSS JOIN LATERAL _tidemark.series_profiles(t, ARRAY[p_row]) AS p
-                 JOIN public.quality_profiles AS q ON q.quality_profile_id = p.quality_profile_id
-                WHERE t.hypertable = p_hypertable
-           ) ELSE _tidemark.closes_at(
-               (p_row ->> p_time_column)::timestamptz, p_forming, interval '0', clock_timestamp()
-           ) END;
-$func$;
-COMMENT ON FUNCTION _tidemark.forms_until(oid, jsonb, text, interval) IS
-'Until when a row of a hypertable forms; NULL where that is not known. Inlined.';
-
--- Whether an update of a row of a hypertable is a version of a bar that forms, which is not recorded: not where
--- somebody gives a reason, or corrects, or the row gets another key, or is on record already. So what is recorded of a
--- row has no gap: it begins with what the row was when it closed.
-CREATE OR REPLACE FUNCTION _tidemark.is_forming(
-    p_record_name text,
-    p_chunk oid,
-    p_time_column text,
     p_forming interval,
-    p_old jsonb,
-    p_new jsonb
+    p_at timestamptz
 )
     RETURNS boolean
     LANGUAGE plpgsql
@@ -780,35 +752,32 @@ CREATE OR REPLACE FUNCTION _tidemark.is_forming(
     SET search_path = pg_catalog, pg_temp
 AS $func$
 DECLARE
-    v_key jsonb;
+    v_ts CONSTANT timestamptz := p_row ->> p_time_column;
+    v_length interval := p_forming;
+    v_lag interval := '0';
 BEGIN
-    IF current_setting('tidemark.reason', true) <> ''
-       OR current_setting('tidemark.ingest_mode', true) = 'correction' THEN
-        RETURN false;
+    IF p_forming IS NULL THEN
+        SELECT _tidemark.bar_length(p.bar) INTO v_length
+          FROM _tidemark.quality_targets AS t
+         CROSS JOIN LATERAL _tidemark.series_profile(t, p_row) AS p
+         WHERE t.hypertable = coalesce(
+                   (SELECT h.inhparent FROM pg_catalog.pg_inherits AS h WHERE h.inhrelid = p_relation), p_relation
+               );
+        IF v_length IS NOT NULL
+           AND _tidemark.closes_at(v_ts, v_length, v_lag, clock_timestamp()) <= p_at THEN
+            SELECT p.allowed_lag INTO v_lag
+              FROM _tidemark.quality_targets AS t
+             CROSS JOIN LATERAL _tidemark.series_profile(t, p_row) AS p
+             WHERE t.hypertable = coalesce(
+                       (SELECT h.inhparent FROM pg_catalog.pg_inherits AS h WHERE h.inhrelid = p_relation), p_relation
+                   );
+        END IF;
     END IF;
-    SELECT (SELECT jsonb_object_agg(k.key, p_old -> k.key) FROM unnest(s.keys) AS k (key)) INTO v_key
-      FROM pg_catalog.pg_inherits AS h
-     CROSS JOIN (SELECT l.keys FROM _tidemark.audit_shapes AS l
-                  WHERE l.record_name = p_record_name ORDER BY l.since DESC LIMIT 1) AS s
-     CROSS JOIN LATERAL _tidemark.forms_until(
-               h.inhparent, p_old,
-               -- It may have been renamed since.
-               CASE WHEN p_old ? p_time_column THEN p_time_column ELSE _tidemark.time_column(h.inhparent) END, p_forming
-           ) AS f
-     WHERE h.inhrelid = p_chunk
-       AND f.forms_until > clock_timestamp();
-    RETURN FOUND
-       AND p_new @> v_key
-       AND NOT EXISTS (SELECT FROM public.audit_log AS l
-                        WHERE l.row_key_hash = jsonb_hash_extended(v_key, 0)
-                          AND l.row_key = v_key AND l.table_name = p_record_name)
-       AND NOT EXISTS (SELECT FROM public.audit_log AS l
-                        WHERE l.new_key_hash = jsonb_hash_extended(v_key, 0)
-                          AND l.new_key = v_key AND l.table_name = p_record_name);
+    RETURN coalesce(_tidemark.closes_at(v_ts, v_length, v_lag, clock_timestamp()) > p_at, false);
 END
 $func$;
-COMMENT ON FUNCTION _tidemark.is_forming(text, oid, text, interval, jsonb, jsonb) IS
-'Whether an update of a row of a hypertable is a version of a bar that forms, and not recorded.';
+COMMENT ON FUNCTION _tidemark.is_forming(oid, jsonb, text, interval, timestamptz) IS
+'Whether a row of a hypertable, or of a chunk of one, forms at an instant, as far as that is known.';
 
 -- Records what happened to a row of a hypertable. A deleted row also goes to the archive, in the same transaction.
 CREATE OR REPLACE FUNCTION _tidemark.record_hypertable_row(
@@ -874,31 +843,62 @@ $func$;
 COMMENT ON FUNCTION _tidemark.record_hypertable_row(text [], public.audit_operation, oid, record, record) IS
 'Records an update or delete of a row of a hypertable, and archives what is deleted.';
 
--- Row trigger of a hypertable. What need not be recorded is decided first, because it comes many times a second.
+-- Row trigger of a hypertable. A version of a bar that forms is not recorded: not where somebody gives a reason, or
+-- corrects, or the row gets another key, or is on record already. So what is recorded of a row has no gap: it begins
+-- with what the row was when it closed. Forms first, because that comes many times a second.
 CREATE OR REPLACE FUNCTION _tidemark.audit_hypertable_row()
     RETURNS trigger
     LANGUAGE plpgsql
     VOLATILE
     SECURITY DEFINER
     SET search_path = pg_catalog, pg_temp
+    -- Versions and keys are compared as JSON, which is the same whatever the session's settings.
+    SET timezone = 'UTC'
+    SET extra_float_digits = 1
 AS $func$
 DECLARE
     v_old jsonb;
     v_new jsonb;
+    v_keys text[] := TG_ARGV[1];
+    v_time_column text := TG_ARGV[5];
+    v_column text;
+    v_key jsonb := '{}';
 BEGIN
-    IF TG_OP = 'UPDATE' THEN
-        v_old := to_jsonb(OLD.*);
-        v_new := to_jsonb(NEW.*);
-        IF (v_old - TG_ARGV[2]::text[])::text = (v_new - TG_ARGV[2]::text[])::text THEN
-            RETURN NULL; -- the quality engine at work
-        ELSIF _tidemark.is_forming(
-            TG_ARGV[0], TG_RELID, TG_ARGV[5], nullif(TG_ARGV[6], '')::interval, v_old, v_new
-        ) THEN
+    IF TG_OP = 'DELETE' THEN
+        PERFORM _tidemark.record_hypertable_row(TG_ARGV[:], 'delete', TG_RELID, OLD, NULL);
+        RETURN NULL;
+    END IF;
+    v_old := to_jsonb(OLD.*);
+    v_new := to_jsonb(NEW.*);
+    IF NOT v_old ?& (v_keys || v_time_column) THEN -- renamed since
+        SELECT s.keys, _tidemark.time_column(s.relation) INTO v_keys, v_time_column
+          FROM _tidemark.audit_shapes AS s
+         WHERE s.record_name = TG_ARGV[0]
+         ORDER BY s.since DESC
+         LIMIT 1;
+    END IF;
+    IF coalesce(current_setting('tidemark.reason', true), '') = ''
+       AND coalesce(current_setting('tidemark.ingest_mode', true), '') <> 'correction'
+       AND _tidemark.is_forming(
+           TG_RELID, v_old, v_time_column, nullif(TG_ARGV[6], '')::interval, clock_timestamp()
+       )
+    THEN
+        FOREACH v_column IN ARRAY v_keys LOOP
+            v_key := v_key || jsonb_build_object(v_column, v_old -> v_column);
+        END LOOP;
+        IF v_new @> v_key
+           AND NOT EXISTS (SELECT FROM public.audit_log AS l
+                            WHERE l.row_key_hash = jsonb_hash_extended(v_key, 0)
+                              AND l.row_key = v_key AND l.table_name = TG_ARGV[0])
+           AND NOT EXISTS (SELECT FROM public.audit_log AS l
+                            WHERE l.new_key_hash = jsonb_hash_extended(v_key, 0)
+                              AND l.new_key = v_key AND l.table_name = TG_ARGV[0])
+        THEN
             RETURN NULL;
         END IF;
+    END IF;
+    IF (v_old - TG_ARGV[2]::text[])::text <> (v_new - TG_ARGV[2]::text[])::text THEN -- not the quality engine at work
         PERFORM _tidemark.record_hypertable_row(TG_ARGV[:], 'update', TG_RELID, OLD, NEW);
-    ELSE
-        PERFORM _tidemark.record_hypertable_row(TG_ARGV[:], 'delete', TG_RELID, OLD, NULL);
     END IF;
     RETURN NULL;
 END

@@ -223,11 +223,8 @@ BEGIN
     IF _tidemark.is_hypertable(p_table)
        AND (coalesce(v_row ->> 'ingested_at', v_row ->> 'computed_at')::timestamptz > p_at
             OR (p_at < statement_timestamp()
-                AND p_at < (SELECT f.forms_until
-                              FROM _tidemark.forms_until(
-                                       p_table, v_row, _tidemark.time_column(p_table),
-                                       nullif((_tidemark.audit_arguments(p_table))[7], '')::interval
-                                   ) AS f)
+                AND _tidemark.is_forming(p_table, v_row, _tidemark.time_column(p_table),
+                                         nullif((_tidemark.audit_arguments(p_table))[7], '')::interval, p_at)
                 -- Once a row is on record all of its changes are.
                 AND NOT EXISTS (SELECT FROM public.row_history(p_table, p_key) AS h WHERE h.changed_at <= p_at))) THEN
         RETURN NULL;
