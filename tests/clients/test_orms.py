@@ -1,4 +1,4 @@
-"""Other clients at the applications' views: SQLModel, Peewee, Django, Alembic, DuckDB, as docs/orm.md says."""
+"""Other clients at the applications' views: SQLModel, Peewee, Django, Alembic, as docs/orm.md says."""
 
 from __future__ import annotations
 
@@ -206,21 +206,6 @@ def test_alembic(database, application, tmp_path):
     [revision] = (tmp_path / "versions").glob("*.py")
     body = [line.strip() for line in revision.read_text().split("def upgrade():")[1].splitlines()]
     assert [line for line in body if line and not line.startswith("#")] == ["pass"]
-
-
-def test_duckdb_reads_the_views(database):
-    """DuckDB's reader of PostgreSQL is an extension that it downloads; where it is not there, nothing is claimed."""
-    import duckdb
-
-    connection = duckdb.connect()
-    try:
-        connection.execute("LOAD postgres")
-    except duckdb.Error:
-        pytest.skip("DuckDB's extension postgres is not installed on this machine")
-    place = conninfo_to_dict(database.url)
-    connection.execute(f"ATTACH 'host={place['host']} port={place['port']} user={place['user']}"
-                       f" dbname={place['dbname']}' AS desk (TYPE postgres, READ_ONLY)")
-    assert connection.execute("SELECT username FROM desk.buddy_ai.users WHERE id = 7").fetchall() == [("seven",)]
 
 
 def test_a_pooled_transaction_leaves_nothing_behind(database):
