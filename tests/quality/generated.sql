@@ -1,6 +1,6 @@
 -- Made from the templates of schema/logic/510_quality, and compared with them by a test; do not edit.
 
-CREATE OR REPLACE FUNCTION _tidemark.detect_levels(p_island integer[], p_ts timestamp with time zone[], p_value double precision[], p_is_usable boolean[], p_is_marked boolean[], p_judged_from timestamp with time zone[], p_profile quality_profiles, p_step interval, p_given _tidemark.finding[])
+CREATE OR REPLACE FUNCTION _tidemark.detect_levels(p_island integer[], p_ts timestamp with time zone[], p_value double precision[], p_is_usable boolean[], p_is_marked boolean[], p_judged_from timestamp with time zone[], p_profile quality_profiles, p_step interval, p_given _tidemark.finding[], p_first_island integer[], p_first_ts timestamp with time zone[], p_first_value double precision[])
  RETURNS _tidemark.finding[]
  LANGUAGE plpgsql
  SET search_path TO 'pg_catalog', 'pg_temp'
@@ -17,13 +17,41 @@ DECLARE
     v_market CONSTANT text := CASE WHEN p_given IS NULL AND _tidemark.has_sessions(p_profile, p_step)
                                    THEN p_profile.market END;
     v_is_level CONSTANT boolean := p_profile.transform = 'level';
+    -- Of the series that begin here, one element an island:
+    v_block_end timestamptz[];
+    v_judged_to timestamptz[];
+    v_middle double precision[];
+    v_reach double precision[];
+    v_mean double precision[];
+    v_spread double precision[];
+    v_samples integer[];
     v_found _tidemark.finding[];
+    -- The place of each finding among the rows, which are in order of island and time:
+    v_places bigint[];
+    v_finding _tidemark.finding;
+    v_place bigint;
+    v_values double precision[];
+    v_last double precision;
+    v_seen integer;
+    v_is_ticking boolean;
+    v_least double precision;
+    v_move double precision;
+    v_moves integer;
+    v_change double precision;
+    v_changes integer;
+    v_squares double precision;
+    v_wider double precision;
 BEGIN
-    SELECT array_agg(ROW(
+    SELECT b.block_end, b.judged_to, b.middle, b.reach, b.mean, b.spread, b.samples
+      INTO v_block_end, v_judged_to, v_middle, v_reach, v_mean, v_spread, v_samples
+      FROM _tidemark.beginnings(
+               cardinality(p_judged_from), p_first_island, p_first_ts, p_first_value, p_profile, p_step
+           ) AS b;
+    SELECT array_agg(f.n), array_agg(ROW(
                f.island, f.ts, f.previous, (f.level - f.deviation)::double precision, f.change::double precision / 1, f.mean / 1,
-               f.deviation::double precision / 1, f.scale / 1, f.samples, f.z_score, f.is_first
+               f.deviation::double precision / 1, f.scale / 1, f.used, f.z_score, f.is_first
            )::_tidemark.finding)
-      INTO v_found
+      INTO v_places, v_found
       FROM (
         SELECT e.*,
                CASE WHEN e.is_candidate THEN
@@ -32,14 +60,19 @@ BEGIN
                END AS z_score
           FROM (
             SELECT c.*,
-                   (c.kept_sum / nullif(c.samples, 0))::double precision AS mean,
-                   greatest(sqrt(greatest((c.kept_squares - c.kept_sum * c.kept_sum / nullif(c.samples, 0))::double precision, 0) / nullif(c.samples - 1, 0)), sqrt(greatest((c.squares_20 - c.sum_20 * c.sum_20 / nullif(c.samples_20, 0))::double precision, 0) / nullif(c.samples_20 - 1, 0)), greatest(v_scale_floor, v_tick)) AS scale
+                   CASE WHEN c.is_early THEN v_mean[c.island] ELSE (c.kept_sum / nullif(c.samples, 0))::double precision END AS mean,
+                   CASE WHEN c.is_early THEN greatest(v_spread[c.island], greatest(v_scale_floor, v_tick))
+                        ELSE greatest(sqrt(greatest((c.kept_squares - c.kept_sum * c.kept_sum / nullif(c.samples, 0))::double precision, 0) / nullif(c.samples - 1, 0)), sqrt(greatest((c.squares_20 - c.sum_20 * c.sum_20 / nullif(c.samples_20, 0))::double precision, 0) / nullif(c.samples_20 - 1, 0)), greatest(v_scale_floor, v_tick)) END AS scale,
+                   CASE WHEN c.is_early THEN v_samples[c.island] ELSE c.samples END AS used
               FROM (
                 -- What cannot exceed the threshold, as d does not in units of s, is left behind here.
                 SELECT w.*,
-                       NOT w.is_first AND w.samples >= v_min_samples
-                       AND w.deviation::double precision * w.deviation::double precision * (w.samples - 1)
-                           > 0.99 * v_anomaly_z * v_anomaly_z * (w.kept_squares - w.kept_sum * w.kept_sum / nullif(w.samples, 0))::double precision AS is_candidate
+                       CASE WHEN w.is_first THEN false
+                            WHEN w.samples >= v_min_samples
+                            THEN w.deviation::double precision * w.deviation::double precision * (w.samples - 1)
+                                 > 0.99 * v_anomaly_z * v_anomaly_z * (w.kept_squares - w.kept_sum * w.kept_sum / nullif(w.samples, 0))::double precision
+                            ELSE w.ts <= v_judged_to[w.island] AND NOT w.is_given END IS TRUE AS is_candidate,
+                       w.samples < v_min_samples AS is_early
                   FROM (
                     SELECT k.*,
                            sum(k.kept) OVER n_rows AS kept_sum,
@@ -50,7 +83,7 @@ BEGIN
                            count(k.kept) OVER twenty_rows AS samples_20
                       FROM (
                         -- A barrier: without it each window would evaluate what is kept again for each frame.
-                        SELECT b.island, b.ts, b.is_usable, b.previous, b.change, b.level, b.deviation,
+                        SELECT b.n, b.is_given, b.island, b.ts, b.is_usable, b.previous, b.change, b.level, b.deviation,
                                b.is_marked, b.is_first,
                                CASE WHEN b.is_kept THEN b.change END AS kept,
                                CASE WHEN b.is_kept THEN b.change * b.change END AS kept_square
@@ -68,16 +101,23 @@ BEGIN
                                        sum(l.base * l.base) OVER n_rows AS base_squares,
                                        count(l.base) OVER n_rows AS base_rows
                                   FROM (
-                                    SELECT s.*, CASE WHEN NOT s.is_first THEN s.change END AS base
+                                    -- The first rows of their sessions are left out of others' baselines, and so is
+                                    -- what does not fit among the first changes of a series.
+                                    SELECT s.*,
+                                           CASE WHEN s.is_first THEN NULL
+                                                WHEN s.ts <= v_block_end[s.island]
+                                                     AND abs(s.change::double precision - v_middle[s.island])
+                                                         > 4 * greatest(v_reach[s.island], greatest(v_scale_floor, v_tick))
+                                                THEN NULL
+                                                ELSE s.change END AS base
                                       FROM (
-                                        -- The first rows of their sessions are left out of others' baselines.
                                         SELECT g.*,
-                                               CASE WHEN v_market IS NULL THEN false
+                                               CASE WHEN v_market IS NULL OR NOT g.is_usable THEN false
                                                     WHEN g.ts - g.previous_ts > p_step
                                                     THEN _tidemark.opens_between(v_market, g.previous_ts, g.ts)
                                                     ELSE false END AS is_first
                                           FROM (
-        SELECT y.island, y.ts, y.is_usable,
+        SELECT y.n, false AS is_given, y.island, y.ts, y.is_usable,
                y.is_marked OR (
                    lag(y.value) OVER by_time <> 0
                    AND abs(y.value - lag(y.value) OVER by_time) / abs(lag(y.value) OVER by_time)
@@ -96,16 +136,16 @@ BEGIN
                                 lag(y.level, 3) OVER by_time)
                END AS deviation
           FROM (
-            SELECT x.island, x.ts, x.is_marked, x.is_usable,
+            SELECT x.n, x.island, x.ts, x.is_marked, x.is_usable,
                    CASE WHEN x.is_usable THEN x.value END AS value,
                    CASE WHEN x.is_usable THEN x.value::numeric END AS level
-              FROM unnest(p_island, p_ts, p_value, p_is_usable, p_is_marked)
-                   AS x (island, ts, value, is_usable, is_marked)
+              FROM unnest(p_island, p_ts, p_value, p_is_usable, p_is_marked) WITH ORDINALITY
+                   AS x (island, ts, value, is_usable, is_marked, n)
           ) AS y
         WINDOW by_time AS (PARTITION BY y.island, y.is_usable ORDER BY y.ts)
     ) AS g
-                                        OFFSET 0
                                       ) AS s
+                                    OFFSET 0
                                   ) AS l
                                 WINDOW n_rows AS (
                                     PARTITION BY l.island, l.is_usable ORDER BY l.ts
@@ -136,11 +176,55 @@ BEGIN
         OFFSET 0
       ) AS f
      WHERE f.is_marked OR f.is_first OR abs(f.z_score) > v_anomaly_z;
+    -- What would be flagged is looked at once more. After a large move others follow: the five changes before it count,
+    -- each by no more than three scales. And where a series moves by ticks and mostly not at all, its deviation is less
+    -- than one: nothing is judged by less than the smallest move of the rows before, once there were three.
+    FOR i IN 1 .. coalesce(cardinality(v_found), 0) LOOP
+        v_place := v_places[i] - 1;
+        CONTINUE WHEN v_place IS NULL OR (abs(v_found[i].z_score) > v_anomaly_z) IS NOT TRUE;
+        IF v_values IS NULL THEN
+            v_values := p_value; -- in a form in which an element is found without a look at the others
+        END IF;
+        v_finding := v_found[i];
+        v_is_ticking := true;
+        v_least := NULL;
+        v_last := NULL;
+        v_moves := 0;
+        v_seen := 0;
+        v_changes := 0;
+        v_squares := 0;
+        WHILE v_place > 0 AND p_island[v_place] = v_finding.island
+              AND (v_seen <= 5 OR (v_is_ticking AND v_seen <= 2 * v_rows)) LOOP
+            IF p_is_usable[v_place] THEN
+                v_move := abs(v_values[v_place] - v_last);
+                IF v_move > 0 THEN
+                    v_is_ticking := v_is_ticking AND v_move > v_finding.scale * 1; -- else it is judged by more
+                    v_least := least(v_least, v_move);
+                    v_moves := v_moves + 1;
+                END IF;
+                IF v_changes < 5 AND (v_seen > 0 OR v_is_level) THEN
+                    v_change := (CASE WHEN v_is_level THEN v_values[v_place] ELSE v_last - v_values[v_place] END - v_finding.expected) / v_finding.scale;
+                    v_squares := v_squares + least(v_change * v_change, 9);
+                    v_changes := v_changes + 1;
+                END IF;
+                v_last := v_values[v_place];
+                v_seen := v_seen + 1;
+            END IF;
+            v_place := v_place - 1;
+        END LOOP;
+        v_wider := greatest(sqrt(v_squares / nullif(v_changes, 0)),
+                            CASE WHEN v_is_ticking AND v_moves >= 3 THEN v_least / 1 / v_finding.scale END);
+        IF v_wider > 1 THEN
+            v_finding.z_score := v_finding.z_score / v_wider;
+            v_finding.scale := v_finding.scale * v_wider;
+            v_found[i] := v_finding;
+        END IF;
+    END LOOP;
     RETURN coalesce(v_found, '{}');
 END
 $function$;
 
-CREATE OR REPLACE FUNCTION _tidemark.detect_logs(p_island integer[], p_ts timestamp with time zone[], p_value double precision[], p_is_usable boolean[], p_is_marked boolean[], p_judged_from timestamp with time zone[], p_profile quality_profiles, p_step interval, p_given _tidemark.finding[])
+CREATE OR REPLACE FUNCTION _tidemark.detect_logs(p_island integer[], p_ts timestamp with time zone[], p_value double precision[], p_is_usable boolean[], p_is_marked boolean[], p_judged_from timestamp with time zone[], p_profile quality_profiles, p_step interval, p_given _tidemark.finding[], p_first_island integer[], p_first_ts timestamp with time zone[], p_first_value double precision[])
  RETURNS _tidemark.finding[]
  LANGUAGE plpgsql
  SET search_path TO 'pg_catalog', 'pg_temp'
@@ -157,13 +241,41 @@ DECLARE
     v_market CONSTANT text := CASE WHEN p_given IS NULL AND _tidemark.has_sessions(p_profile, p_step)
                                    THEN p_profile.market END;
     v_is_level CONSTANT boolean := p_profile.transform = 'level';
+    -- Of the series that begin here, one element an island:
+    v_block_end timestamptz[];
+    v_judged_to timestamptz[];
+    v_middle double precision[];
+    v_reach double precision[];
+    v_mean double precision[];
+    v_spread double precision[];
+    v_samples integer[];
     v_found _tidemark.finding[];
+    -- The place of each finding among the rows, which are in order of island and time:
+    v_places bigint[];
+    v_finding _tidemark.finding;
+    v_place bigint;
+    v_values double precision[];
+    v_last double precision;
+    v_seen integer;
+    v_is_ticking boolean;
+    v_least double precision;
+    v_move double precision;
+    v_moves integer;
+    v_change double precision;
+    v_changes integer;
+    v_squares double precision;
+    v_wider double precision;
 BEGIN
-    SELECT array_agg(ROW(
+    SELECT b.block_end, b.judged_to, b.middle, b.reach, b.mean, b.spread, b.samples
+      INTO v_block_end, v_judged_to, v_middle, v_reach, v_mean, v_spread, v_samples
+      FROM _tidemark.beginnings(
+               cardinality(p_judged_from), p_first_island, p_first_ts, p_first_value, p_profile, p_step
+           ) AS b;
+    SELECT array_agg(f.n), array_agg(ROW(
                f.island, f.ts, f.previous, exp((f.level - f.deviation)::double precision / 1e7), f.change::double precision / 1e7, f.mean / 1e7,
-               f.deviation::double precision / 1e7, f.scale / 1e7, f.samples, f.z_score, f.is_first
+               f.deviation::double precision / 1e7, f.scale / 1e7, f.used, f.z_score, f.is_first
            )::_tidemark.finding)
-      INTO v_found
+      INTO v_places, v_found
       FROM (
         SELECT e.*,
                CASE WHEN e.is_candidate THEN
@@ -172,14 +284,19 @@ BEGIN
                END AS z_score
           FROM (
             SELECT c.*,
-                   c.kept_sum::double precision / nullif(c.samples, 0) AS mean,
-                   greatest(sqrt(greatest((c.kept_squares - c.kept_sum::double precision * c.kept_sum / nullif(c.samples, 0)), 0) / nullif(c.samples - 1, 0)), sqrt(greatest((c.squares_20 - c.sum_20::double precision * c.sum_20 / nullif(c.samples_20, 0)), 0) / nullif(c.samples_20 - 1, 0)), 1e7 * greatest(v_scale_floor, v_tick / c.previous)) AS scale
+                   CASE WHEN c.is_early THEN v_mean[c.island] ELSE c.kept_sum::double precision / nullif(c.samples, 0) END AS mean,
+                   CASE WHEN c.is_early THEN greatest(v_spread[c.island], 1e7 * greatest(v_scale_floor, v_tick / c.previous))
+                        ELSE greatest(sqrt(greatest((c.kept_squares - c.kept_sum::double precision * c.kept_sum / nullif(c.samples, 0)), 0) / nullif(c.samples - 1, 0)), sqrt(greatest((c.squares_20 - c.sum_20::double precision * c.sum_20 / nullif(c.samples_20, 0)), 0) / nullif(c.samples_20 - 1, 0)), 1e7 * greatest(v_scale_floor, v_tick / c.previous)) END AS scale,
+                   CASE WHEN c.is_early THEN v_samples[c.island] ELSE c.samples END AS used
               FROM (
                 -- What cannot exceed the threshold, as d does not in units of s, is left behind here.
                 SELECT w.*,
-                       NOT w.is_first AND w.samples >= v_min_samples
-                       AND w.deviation::double precision * w.deviation::double precision * (w.samples - 1)
-                           > 0.99 * v_anomaly_z * v_anomaly_z * (w.kept_squares - w.kept_sum::double precision * w.kept_sum / nullif(w.samples, 0)) AS is_candidate
+                       CASE WHEN w.is_first THEN false
+                            WHEN w.samples >= v_min_samples
+                            THEN w.deviation::double precision * w.deviation::double precision * (w.samples - 1)
+                                 > 0.99 * v_anomaly_z * v_anomaly_z * (w.kept_squares - w.kept_sum::double precision * w.kept_sum / nullif(w.samples, 0))
+                            ELSE w.ts <= v_judged_to[w.island] AND NOT w.is_given END IS TRUE AS is_candidate,
+                       w.samples < v_min_samples AS is_early
                   FROM (
                     SELECT k.*,
                            _tidemark.moving_sum(k.kept) OVER n_rows AS kept_sum,
@@ -190,7 +307,7 @@ BEGIN
                            count(k.kept) OVER twenty_rows AS samples_20
                       FROM (
                         -- A barrier: without it each window would evaluate what is kept again for each frame.
-                        SELECT b.island, b.ts, b.is_usable, b.previous, b.change, b.level, b.deviation,
+                        SELECT b.n, b.is_given, b.island, b.ts, b.is_usable, b.previous, b.change, b.level, b.deviation,
                                b.is_marked, b.is_first,
                                CASE WHEN b.is_kept THEN b.change END AS kept,
                                CASE WHEN b.is_kept THEN b.change * b.change END AS kept_square
@@ -208,16 +325,23 @@ BEGIN
                                        _tidemark.moving_sum(l.base * l.base) OVER n_rows AS base_squares,
                                        count(l.base) OVER n_rows AS base_rows
                                   FROM (
-                                    SELECT s.*, CASE WHEN NOT s.is_first THEN s.change END AS base
+                                    -- The first rows of their sessions are left out of others' baselines, and so is
+                                    -- what does not fit among the first changes of a series.
+                                    SELECT s.*,
+                                           CASE WHEN s.is_first THEN NULL
+                                                WHEN s.ts <= v_block_end[s.island]
+                                                     AND abs(s.change::double precision - v_middle[s.island])
+                                                         > 4 * greatest(v_reach[s.island], 1e7 * greatest(v_scale_floor, v_tick / s.previous))
+                                                THEN NULL
+                                                ELSE s.change END AS base
                                       FROM (
-                                        -- The first rows of their sessions are left out of others' baselines.
                                         SELECT g.*,
-                                               CASE WHEN v_market IS NULL THEN false
+                                               CASE WHEN v_market IS NULL OR NOT g.is_usable THEN false
                                                     WHEN g.ts - g.previous_ts > p_step
                                                     THEN _tidemark.opens_between(v_market, g.previous_ts, g.ts)
                                                     ELSE false END AS is_first
                                           FROM (
-        SELECT y.island, y.ts, y.is_usable,
+        SELECT y.n, false AS is_given, y.island, y.ts, y.is_usable,
                y.is_marked OR (
                    lag(y.value) OVER by_time <> 0
                    AND abs(y.value - lag(y.value) OVER by_time) / abs(lag(y.value) OVER by_time)
@@ -236,20 +360,20 @@ BEGIN
                                 lag(y.level, 3) OVER by_time)
                END AS deviation
           FROM (
-            SELECT x.island, x.ts, x.is_marked, x.is_usable,
+            SELECT x.n, x.island, x.ts, x.is_marked, x.is_usable,
                    CASE WHEN x.is_usable THEN x.value END AS value,
                    CASE WHEN x.is_usable THEN (ln(x.value) * 1e7)::bigint END AS level
-              FROM unnest(p_island, p_ts, p_value, p_is_usable, p_is_marked)
-                   AS x (island, ts, value, is_usable, is_marked)
+              FROM unnest(p_island, p_ts, p_value, p_is_usable, p_is_marked) WITH ORDINALITY
+                   AS x (island, ts, value, is_usable, is_marked, n)
           ) AS y
         WINDOW by_time AS (PARTITION BY y.island, y.is_usable ORDER BY y.ts)
          UNION ALL
-        SELECT i.island, i.ts, true, false, i.previous, NULL, (i.observed * 1e7)::bigint,
+        SELECT NULL, true, i.island, i.ts, true, false, i.previous, NULL, (i.observed * 1e7)::bigint,
                (ln(i.reference) * 1e7)::bigint + (i.deviation * 1e7)::bigint, (i.deviation * 1e7)::bigint
           FROM unnest(p_given) AS i
     ) AS g
-                                        OFFSET 0
                                       ) AS s
+                                    OFFSET 0
                                   ) AS l
                                 WINDOW n_rows AS (
                                     PARTITION BY l.island, l.is_usable ORDER BY l.ts
@@ -280,6 +404,50 @@ BEGIN
         OFFSET 0
       ) AS f
      WHERE f.is_marked OR f.is_first OR abs(f.z_score) > v_anomaly_z;
+    -- What would be flagged is looked at once more. After a large move others follow: the five changes before it count,
+    -- each by no more than three scales. And where a series moves by ticks and mostly not at all, its deviation is less
+    -- than one: nothing is judged by less than the smallest move of the rows before, once there were three.
+    FOR i IN 1 .. coalesce(cardinality(v_found), 0) LOOP
+        v_place := v_places[i] - 1;
+        CONTINUE WHEN v_place IS NULL OR (abs(v_found[i].z_score) > v_anomaly_z) IS NOT TRUE;
+        IF v_values IS NULL THEN
+            v_values := p_value; -- in a form in which an element is found without a look at the others
+        END IF;
+        v_finding := v_found[i];
+        v_is_ticking := true;
+        v_least := NULL;
+        v_last := NULL;
+        v_moves := 0;
+        v_seen := 0;
+        v_changes := 0;
+        v_squares := 0;
+        WHILE v_place > 0 AND p_island[v_place] = v_finding.island
+              AND (v_seen <= 5 OR (v_is_ticking AND v_seen <= 2 * v_rows)) LOOP
+            IF p_is_usable[v_place] THEN
+                v_move := abs(v_values[v_place] - v_last);
+                IF v_move > 0 THEN
+                    v_is_ticking := v_is_ticking AND v_move > v_finding.scale * v_finding.previous; -- else it is judged by more
+                    v_least := least(v_least, v_move);
+                    v_moves := v_moves + 1;
+                END IF;
+                IF v_changes < 5 AND (v_seen > 0 OR v_is_level) THEN
+                    v_change := (least(9, greatest(-9, ((ln(v_last) * 1e7)::bigint - (ln(v_values[v_place]) * 1e7)::bigint) / 1e7)) - v_finding.expected) / v_finding.scale;
+                    v_squares := v_squares + least(v_change * v_change, 9);
+                    v_changes := v_changes + 1;
+                END IF;
+                v_last := v_values[v_place];
+                v_seen := v_seen + 1;
+            END IF;
+            v_place := v_place - 1;
+        END LOOP;
+        v_wider := greatest(sqrt(v_squares / nullif(v_changes, 0)),
+                            CASE WHEN v_is_ticking AND v_moves >= 3 THEN v_least / v_finding.previous / v_finding.scale END);
+        IF v_wider > 1 THEN
+            v_finding.z_score := v_finding.z_score / v_wider;
+            v_finding.scale := v_finding.scale * v_wider;
+            v_found[i] := v_finding;
+        END IF;
+    END LOOP;
     RETURN coalesce(v_found, '{}');
 END
 $function$;
@@ -352,7 +520,7 @@ BEGIN
 END
 $function$;
 
-CREATE OR REPLACE FUNCTION _tidemark.read_timeseries_data(p_series jsonb[], p_from timestamp with time zone[], p_to timestamp with time zone[], p_late_before timestamp with time zone[], p_future_after timestamp with time zone, p_profile quality_profiles, p_step interval, p_followers boolean, p_every boolean, p_most integer, OUT island integer[], OUT ts timestamp with time zone[], OUT value double precision[], OUT is_usable boolean[], OUT is_marked boolean[], OUT lowest timestamp with time zone, OUT highest timestamp with time zone)
+CREATE OR REPLACE FUNCTION _tidemark.read_timeseries_data(p_series jsonb[], p_from timestamp with time zone[], p_to timestamp with time zone[], p_late_before timestamp with time zone[], p_future_after timestamp with time zone, p_profile quality_profiles, p_step interval, p_followers boolean, p_every boolean, p_most integer, OUT island integer[], OUT ts timestamp with time zone[], OUT value double precision[], OUT is_usable boolean[], OUT is_marked boolean[], OUT lowest timestamp with time zone, OUT highest timestamp with time zone, OUT judged_from timestamp with time zone[], OUT first_island integer[], OUT first_ts timestamp with time zone[], OUT first_value double precision[])
  RETURNS record
  LANGUAGE plpgsql
  SET search_path TO 'pg_catalog', 'pg_temp'
@@ -365,7 +533,8 @@ DECLARE
     v_market CONSTANT text := p_profile.market;
     v_required CONSTANT text[] := p_profile.required_fields;
     v_transform CONSTANT public.change_transform := p_profile.transform;
-    v_back CONSTANT integer := 2 * p_profile.baseline_rows + 24; -- rows that the score of one depends on
+    v_first CONSTANT integer := 2 * p_profile.min_samples + 2; -- rows with which a series begins: see beginnings()
+    v_back CONSTANT integer := 2 * p_profile.baseline_rows + greatest(24, v_first + 2); -- that the score of one depends on
     -- Bounds of all islands: the planner leaves out chunks by what it knows to be constant.
     v_last_start CONSTANT timestamptz := (SELECT max(f) FROM unnest(p_from) AS f WHERE f < 'infinity');
     v_first_end CONSTANT timestamptz := (
@@ -377,14 +546,16 @@ DECLARE
     v_start timestamptz[];
     v_end timestamptz[];
     v_short integer[];
+    v_count bigint[];
     v_island record;
 BEGIN
     -- Where the baselines begin, and up to where the judged rows are part of others' baselines. First only as far back
     -- as should suffice, so that few chunks are looked at; then without that bound for whom it did not.
     SELECT array_agg(coalesce(b.starts_at, i.starts_at) ORDER BY i.n),
            array_agg(greatest(i.ends_at, f.ends_at) ORDER BY i.n),
-           array_agg(i.n ORDER BY i.n) FILTER (WHERE b.row_count < v_back)
-      INTO v_start, v_end, v_short
+           array_agg(i.n ORDER BY i.n) FILTER (WHERE b.row_count < v_back),
+           array_agg(b.row_count ORDER BY i.n)
+      INTO v_start, v_end, v_short, v_count
       FROM unnest(p_series, p_from, p_to) WITH ORDINALITY AS i (series, starts_at, ends_at, n)
      CROSS JOIN LATERAL (
                SELECT min(t.ts) AS starts_at, count(*) AS row_count
@@ -406,10 +577,10 @@ BEGIN
                         LIMIT v_back) AS t
            ) AS f;
     FOR v_island IN
-        SELECT i.n, b.starts_at
+        SELECT i.n, b.starts_at, b.row_count
           FROM unnest(p_series, p_from) WITH ORDINALITY AS i (series, starts_at, n)
          CROSS JOIN LATERAL (
-                   SELECT min(t.ts) AS starts_at
+                   SELECT min(t.ts) AS starts_at, count(*) AS row_count
                      FROM (SELECT d."timestamp" AS ts
                              FROM public.timeseries_data AS d
                             WHERE d.source_id = (i.series ->> 'source_id')::integer AND d."timestamp" < i.starts_at AND (coalesce(d.close::double precision, d.value::double precision) < 1e100 AND (coalesce(d.close::double precision, d.value::double precision) > 1e-100 OR (NOT v_is_log AND coalesce(d.close::double precision, d.value::double precision) > -1e100 AND (coalesce(d.close::double precision, d.value::double precision) = 0 OR coalesce(d.close::double precision, d.value::double precision) < -1e-100)))) AND d."timestamp" < v_last_start
@@ -421,16 +592,38 @@ BEGIN
            AND b.starts_at IS NOT NULL
     LOOP
         v_start[v_island.n] := v_island.starts_at;
+        v_count[v_island.n] := v_island.row_count;
     END LOOP;
+    -- The first rows of a series are judged together, again whenever one of them changes.
+    SELECT array_agg(CASE WHEN i.row_count < v_first AND i.judged_from < 'infinity' THEN i.starts_at
+                          ELSE i.judged_from END ORDER BY i.n)
+      INTO judged_from
+      FROM unnest(p_from, v_start, v_count) WITH ORDINALITY AS i (judged_from, starts_at, row_count, n);
     SELECT min(i.starts_at), max(i.ends_at) INTO lowest, highest
       FROM unnest(v_start, v_end, p_from) AS i (starts_at, ends_at, judged_from)
      WHERE i.judged_from < 'infinity';
+    SELECT array_agg(f.island), array_agg(f.ts), array_agg(f.value)
+      INTO first_island, first_ts, first_value
+      FROM (
+        SELECT i.n::integer AS island, d.ts, d.value
+          FROM unnest(p_series, judged_from, v_start, v_count) WITH ORDINALITY
+               AS i (series, judged_from, starts_at, row_count, n)
+         CROSS JOIN LATERAL (
+                   SELECT d."timestamp" AS ts, coalesce(d.close::double precision, d.value::double precision) AS value
+                     FROM public.timeseries_data AS d
+                    WHERE d.source_id = (i.series ->> 'source_id')::integer AND d."timestamp" >= i.starts_at AND d."timestamp" >= lowest AND d."timestamp" <= highest
+                      AND CASE WHEN (coalesce(d.close::double precision, d.value::double precision) < 1e100 AND (coalesce(d.close::double precision, d.value::double precision) > 1e-100 OR (NOT v_is_log AND coalesce(d.close::double precision, d.value::double precision) > -1e100 AND (coalesce(d.close::double precision, d.value::double precision) = 0 OR coalesce(d.close::double precision, d.value::double precision) < -1e-100)))) IS NOT TRUE THEN false WHEN NOT d.is_anomaly THEN true ELSE NOT EXISTS (SELECT FROM public.anomalies AS b WHERE b.table_name = 'timeseries_data' AND b.series = jsonb_build_object('source_id', d.source_id) AND b.timestamp = d."timestamp" AND b.status = 'confirmed_error' AND b.value = coalesce(d.close::double precision, d.value::double precision)) END
+                    ORDER BY d."timestamp"
+                    LIMIT v_first
+               ) AS d
+         WHERE i.row_count < v_back AND i.judged_from < 'infinity'
+      ) AS f;
     IF p_every THEN
     SELECT array_agg(r.island), array_agg(r.ts), array_agg(r.value), array_agg(r.is_usable), array_agg(r.is_marked)
       INTO island, ts, value, is_usable, is_marked
       FROM (
         SELECT i.n::integer AS island, d.ts, d.value, d.is_usable, d.is_marked
-          FROM unnest(p_series, p_from, p_late_before, v_start, v_end) WITH ORDINALITY
+          FROM unnest(p_series, judged_from, p_late_before, v_start, v_end) WITH ORDINALITY
                AS i (series, judged_from, late_before, starts_at, ends_at, n)
          CROSS JOIN LATERAL (
                    SELECT d."timestamp" AS ts, coalesce(d.close::double precision, d.value::double precision) AS value, CASE WHEN (coalesce(d.close::double precision, d.value::double precision) < 1e100 AND (coalesce(d.close::double precision, d.value::double precision) > 1e-100 OR (NOT v_is_log AND coalesce(d.close::double precision, d.value::double precision) > -1e100 AND (coalesce(d.close::double precision, d.value::double precision) = 0 OR coalesce(d.close::double precision, d.value::double precision) < -1e-100)))) IS NOT TRUE THEN false WHEN NOT d.is_anomaly THEN true ELSE NOT EXISTS (SELECT FROM public.anomalies AS b WHERE b.table_name = 'timeseries_data' AND b.series = jsonb_build_object('source_id', d.source_id) AND b.timestamp = d."timestamp" AND b.status = 'confirmed_error' AND b.value = coalesce(d.close::double precision, d.value::double precision)) END AS is_usable,
@@ -450,7 +643,7 @@ BEGIN
       INTO island, ts, value, is_usable, is_marked
       FROM (
         SELECT i.n::integer AS island, d.ts, d.value, d.is_usable, d.is_marked
-          FROM unnest(p_series, p_from, p_late_before, v_start, v_end) WITH ORDINALITY
+          FROM unnest(p_series, judged_from, p_late_before, v_start, v_end) WITH ORDINALITY
                AS i (series, judged_from, late_before, starts_at, ends_at, n)
          CROSS JOIN LATERAL (
                    SELECT d."timestamp" AS ts, coalesce(d.close::double precision, d.value::double precision) AS value, CASE WHEN (coalesce(d.close::double precision, d.value::double precision) < 1e100 AND (coalesce(d.close::double precision, d.value::double precision) > 1e-100 OR (NOT v_is_log AND coalesce(d.close::double precision, d.value::double precision) > -1e100 AND (coalesce(d.close::double precision, d.value::double precision) = 0 OR coalesce(d.close::double precision, d.value::double precision) < -1e-100)))) IS NOT TRUE THEN false WHEN NOT d.is_anomaly THEN true ELSE NOT EXISTS (SELECT FROM public.anomalies AS b WHERE b.table_name = 'timeseries_data' AND b.series = jsonb_build_object('source_id', d.source_id) AND b.timestamp = d."timestamp" AND b.status = 'confirmed_error' AND b.value = coalesce(d.close::double precision, d.value::double precision)) END AS is_usable,

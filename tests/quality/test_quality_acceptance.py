@@ -109,11 +109,11 @@ def test_errors_in_real_prices(tx, add, capsys):
             f" {precision:.3f}, echoes per error {echo:.3f}, clean rows flagged {over4:.2%} (> 6: {over6:.2%})"
         )
     assert counts["errors"] > 250
-    assert recall >= 0.92
-    assert echo <= 0.05
-    assert over4 <= 0.008
-    assert over6 <= 0.0025
-    assert precision >= 0.38
+    assert recall >= 0.96
+    assert echo <= 0.02
+    assert over4 <= 0.006
+    assert over6 <= 0.002
+    assert precision >= 0.45
 
 
 def test_the_three_splits_are_found_as_such_and_nothing_else(tx, add):

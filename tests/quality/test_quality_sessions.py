@@ -110,3 +110,25 @@ def test_any_order_gives_the_same(tx, source, sessions, seed):
         insert(tx, piece)
     tx.execute("SELECT rescore('timeseries_data')")
     assert everything(tx) == in_order
+
+
+@pytest.mark.parametrize("seed", range(2))
+def test_rows_without_a_price_that_open_a_session(tx, source, sessions, seed):
+    """They are not the first row of their session: that is the first one with a price."""
+    generator = dice(seed)
+    rows = bars(source, series(sessions[:70], seed))
+    for i in generator.sample(range(0, len(rows), 13), 30):
+        rows[i] = (*rows[i][:2], None, None, None, None, None)
+        if generator.random() < 0.3:
+            rows[i + 1] = (*rows[i + 1][:2], None, None, None, None, None)
+    for i in generator.sample(range(300, len(rows)), 25):
+        if rows[i][5]:
+            rows[i] = (*rows[i][:2], *[rows[i][5] * 1.05] * 4, 1.0)
+    copy(tx, rows)
+    batch = everything(tx)
+    assert len(batch["anomalies"]) > 10
+    assert tx.execute("SELECT rescore('timeseries_data')").fetchone() == (0,)
+    tx.execute("TRUNCATE timeseries_data")
+    for row in rows:
+        insert(tx, [row])
+    assert everything(tx) == batch

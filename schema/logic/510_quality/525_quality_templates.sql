@@ -18,6 +18,7 @@ AS $func$
 DECLARE
     -- The attributes are part of the text, so that a change of them is one of the text.
     v_body CONSTANT text := format(E'\n-- %s\n%s', replace(p_attributes, E'\n', ' '), p_body);
+    v_old regprocedure;
 BEGIN
     IF EXISTS (
         SELECT FROM pg_catalog.pg_proc AS p
@@ -25,6 +26,15 @@ BEGIN
     ) THEN
         EXECUTE format('COMMENT ON FUNCTION _tidemark.%I IS %L', p_name, p_comment);
         RETURN false;
+    END IF;
+    -- An earlier version may have had other arguments or results. On the function of a trigger that depends.
+    IF p_returns <> 'trigger' THEN
+        FOR v_old IN
+            SELECT p.oid::regprocedure FROM pg_catalog.pg_proc AS p
+             WHERE p.pronamespace = '_tidemark'::regnamespace AND p.proname = p_name
+        LOOP
+            EXECUTE format('DROP FUNCTION %s', v_old);
+        END LOOP;
     END IF;
     EXECUTE format('CREATE OR REPLACE FUNCTION _tidemark.%I(%s) RETURNS %s LANGUAGE plpgsql VOLATILE %s AS %L',
                    p_name, p_arguments, p_returns, p_attributes, v_body);

@@ -1,19 +1,30 @@
--- The detector, version lr2p-1. Per series, over the rows with a valid value in order of time:
+-- The detector. What it is, why, and what it finds are in docs/quality.md; in short, per series, over the rows with a
+-- valid value in order of time:
 --
 --     r = the change from the previous value: ln(p / previous), the difference, or the level itself
 --     d = the distance from the median of the three values before
 --     pass 1: mean and deviation of r over the N rows strictly before; a row further than 4 of them from that mean is
 --             left out of later baselines
 --     pass 2: mean m, deviation s and number n of what is left in the N rows before; s20 likewise over 20 rows
---     scale S = greatest(s, s20, floor), where floor = greatest(tick / previous, scale_floor)
---     z = (r - m or d, whichever is smaller in magnitude) / S; NULL while n < min_samples
+--     scale S = greatest(s, s20, floor), where floor = greatest(tick_size / previous, scale_floor); and where z would
+--               be flagged, also s5, of the five changes before, and the smallest move of the 2 N rows before
+--     z = (r - m or d, whichever is smaller in magnitude) / S
 --
--- The median of three keeps the good row after a bad tick from looking like a crash; s20 follows a burst of volatility;
--- the floor gives a flat series a finite score. See Brownlees and Gallo (2006) for the floor, Lee and Mykland (2008)
--- for judging returns as they come.
+-- Where a series begins there is no such baseline: beginnings() says what its first rows are judged by.
 --
 -- Every sum is exact, so a batch, the same rows one by one and a rescore agree in every bit: changes of logarithms are
 -- whole numbers of 1e-7, clamped to +-9 so that a thousand squares fit a bigint; levels and differences are numeric.
+
+-- The definition that anomalies were found by.
+CREATE OR REPLACE FUNCTION _tidemark.detector_version()
+    RETURNS text
+    LANGUAGE sql
+    IMMUTABLE
+    PARALLEL SAFE
+AS $func$
+    SELECT 'lr2p-2'::text;
+$func$;
+COMMENT ON FUNCTION _tidemark.detector_version() IS 'Name of the definition of the detector. Inlined.';
 
 -- Whether changes over night are judged apart: where prices come more than once a day and the sessions are known.
 CREATE OR REPLACE FUNCTION _tidemark.has_sessions(
@@ -59,6 +70,115 @@ $func$;
 COMMENT ON FUNCTION _tidemark.opens_between(text, timestamptz, timestamptz) IS
 'Whether a session of a market opened between two instants, the second included.';
 
+-- What the first rows of series are judged by, given the first 2 min_samples + 2 usable rows of each whose beginning is
+-- read, as arrays, islands numbered from 1 to p_islands. The first min_samples + 1 changes of a series, once there are
+-- as many, are looked at together: those further than 4 of their own deviations, by median and MAD, from their median
+-- are left out of all baselines, and the mean and deviation of the others judge the first rows until min_samples
+-- changes lie before one. So a bad first price does not blind the detector, and is found itself, later.
+--
+-- One element an island, NULL where it does not begin here or has too few changes: block_end (up to where changes are
+-- left out), judged_to (up to where rows may be judged by this), and in units of the transform (1e-7 of a logarithm)
+-- middle and reach (of the median and the MAD; where that is 0, of the mean absolute deviation), mean, spread and
+-- samples; reach and spread are no less than the smallest move, where there are three. Only as many rows as that are
+-- looked at, so that what depends on them stays within what read_… reads.
+CREATE OR REPLACE FUNCTION _tidemark.beginnings(
+    p_islands integer,
+    p_island integer[],
+    p_ts timestamptz[],
+    p_value double precision[],
+    p_profile public.quality_profiles,
+    p_step interval,
+    OUT block_end timestamptz[],
+    OUT judged_to timestamptz[],
+    OUT middle double precision[],
+    OUT reach double precision[],
+    OUT mean double precision[],
+    OUT spread double precision[],
+    OUT samples integer[]
+)
+    LANGUAGE plpgsql
+    STABLE
+    SET search_path = pg_catalog, pg_temp
+AS $func$
+#variable_conflict use_column
+DECLARE
+    v_is_log CONSTANT boolean := p_profile.transform = 'log_return';
+    v_is_level CONSTANT boolean := p_profile.transform = 'level';
+    v_unit CONSTANT double precision := CASE WHEN p_profile.transform = 'log_return' THEN 1e7 ELSE 1 END;
+    v_market CONSTANT text := CASE WHEN _tidemark.has_sessions(p_profile, p_step) THEN p_profile.market END;
+    v_min_samples CONSTANT integer := p_profile.min_samples;
+    v_tick CONSTANT double precision := coalesce(p_profile.tick_size, 0);
+BEGIN
+    IF p_island IS NULL THEN
+        RETURN;
+    END IF;
+    WITH changes AS MATERIALIZED (
+        SELECT c.island, c.ts, c.change::double precision AS change, c.judged_to,
+               v_unit * nullif(abs(c.value - c.previous), 0) / CASE WHEN v_is_log THEN c.previous ELSE 1 END AS move,
+               v_unit * greatest(p_profile.scale_floor, v_tick / CASE WHEN v_is_log THEN c.previous ELSE 1 END) AS least
+          FROM (
+            SELECT g.*, row_number() OVER (PARTITION BY g.island ORDER BY g.ts) AS n
+              FROM (
+                SELECT y.island, y.ts, y.value, lag(y.value) OVER by_time AS previous,
+                       CASE WHEN v_is_level THEN y.level
+                            WHEN v_is_log THEN CASE
+                                WHEN y.level - lag(y.level) OVER by_time > 90000000 THEN 90000000
+                                WHEN y.level - lag(y.level) OVER by_time < -90000000 THEN -90000000
+                                ELSE y.level - lag(y.level) OVER by_time
+                            END
+                            ELSE y.level - lag(y.level) OVER by_time END AS change,
+                       v_market IS NOT NULL AND y.ts - lag(y.ts) OVER by_time > p_step
+                       AND _tidemark.opens_between(v_market, lag(y.ts) OVER by_time, y.ts) AS is_first,
+                       max(y.ts) OVER (PARTITION BY y.island) AS judged_to
+                  FROM (SELECT x.*,
+                               CASE WHEN v_is_log THEN (ln(x.value) * 1e7)::bigint ELSE x.value::numeric END AS level
+                          FROM unnest(p_island, p_ts, p_value) AS x (island, ts, value)) AS y
+                WINDOW by_time AS (PARTITION BY y.island ORDER BY y.ts)
+              ) AS g
+             WHERE g.change IS NOT NULL AND g.is_first IS NOT TRUE
+          ) AS c
+         WHERE c.n <= v_min_samples + 1
+    ), middles AS (
+        SELECT c.island, max(c.ts) AS block_end, max(c.judged_to) AS judged_to,
+               percentile_disc(0.5) WITHIN GROUP (ORDER BY c.change) AS middle,
+               CASE WHEN count(c.move) >= 3 THEN min(c.move) ELSE 0 END AS tick
+          FROM changes AS c
+         GROUP BY c.island
+        HAVING count(*) > v_min_samples
+    ), distances AS (
+        SELECT m.*, percentile_disc(0.5) WITHIN GROUP (ORDER BY abs(c.change - m.middle)) AS mad,
+               sum(abs(c.change - m.middle) ORDER BY c.ts) / (v_min_samples + 1) AS mean_distance
+          FROM middles AS m
+          JOIN changes AS c ON c.island = m.island
+         GROUP BY m.island, m.block_end, m.judged_to, m.middle, m.tick
+    ), reaches AS (
+        SELECT d.*,
+               greatest(CASE WHEN d.mad > 0 THEN 1.4826 * d.mad ELSE 1.253314 * d.mean_distance END, d.tick) AS reach
+          FROM distances AS d
+    ), kept AS (
+        SELECT r.island, r.block_end, r.judged_to, r.middle, r.reach, r.tick, count(c.change) AS samples,
+               coalesce(sum(c.change ORDER BY c.ts), 0) AS total,
+               coalesce(sum(c.change * c.change ORDER BY c.ts), 0) AS squares
+          FROM reaches AS r
+          LEFT JOIN changes AS c
+            ON c.island = r.island AND abs(c.change - r.middle) <= 4 * greatest(r.reach, c.least)
+         GROUP BY r.island, r.block_end, r.judged_to, r.middle, r.reach, r.tick
+    )
+    SELECT array_agg(k.block_end ORDER BY i), array_agg(k.judged_to ORDER BY i), array_agg(k.middle ORDER BY i),
+           array_agg(k.reach ORDER BY i), array_agg(k.total / k.samples ORDER BY i),
+           array_agg(greatest(
+               sqrt(greatest(k.squares - k.total * k.total / k.samples, 0) / nullif(k.samples - 1, 0)), k.tick
+           ) ORDER BY i),
+           array_agg(k.samples::integer ORDER BY i)
+      INTO block_end, judged_to, middle, reach, mean, spread, samples
+      FROM generate_series(1, p_islands) AS i
+      LEFT JOIN kept AS k ON k.island = i AND k.samples > 1;
+END
+$func$;
+COMMENT ON FUNCTION _tidemark.beginnings(
+    integer, integer [], timestamptz [], double precision [], public.quality_profiles, interval
+) IS 'What the first rows of series are judged by, and which of their changes no baseline contains.';
+
 -- The part of the detector's text that makes changes of values. Changes that are given, as those over night are by the
 -- pass that found them, are taken as they are.
 CREATE OR REPLACE FUNCTION _tidemark.changes_text(p_is_log boolean)
@@ -69,7 +189,7 @@ CREATE OR REPLACE FUNCTION _tidemark.changes_text(p_is_log boolean)
     SET search_path = pg_catalog, pg_temp
 AS $func$
     SELECT _tidemark.fill_template($sql$
-        SELECT y.island, y.ts, y.is_usable,
+        SELECT y.n, false AS is_given, y.island, y.ts, y.is_usable,
                y.is_marked OR (
                    lag(y.value) OVER by_time <> 0
                    AND abs(y.value - lag(y.value) OVER by_time) / abs(lag(y.value) OVER by_time)
@@ -88,11 +208,11 @@ AS $func$
                                 lag(y.level, 3) OVER by_time)
                END AS deviation
           FROM (
-            SELECT x.island, x.ts, x.is_marked, x.is_usable,
+            SELECT x.n, x.island, x.ts, x.is_marked, x.is_usable,
                    CASE WHEN x.is_usable THEN x.value END AS value,
                    CASE WHEN x.is_usable THEN @level@ END AS level
-              FROM unnest(p_island, p_ts, p_value, p_is_usable, p_is_marked)
-                   AS x (island, ts, value, is_usable, is_marked)
+              FROM unnest(p_island, p_ts, p_value, p_is_usable, p_is_marked) WITH ORDINALITY
+                   AS x (island, ts, value, is_usable, is_marked, n)
           ) AS y
         WINDOW by_time AS (PARTITION BY y.island, y.is_usable ORDER BY y.ts)@given@
     $sql$, jsonb_build_object(
@@ -105,7 +225,7 @@ AS $func$
             ELSE 'CASE WHEN v_is_level THEN y.level ELSE y.level - lag(y.level) OVER by_time END' END,
         'given', CASE WHEN p_is_log THEN $sql$
          UNION ALL
-        SELECT i.island, i.ts, true, false, i.previous, NULL, (i.observed * 1e7)::bigint,
+        SELECT NULL, true, i.island, i.ts, true, false, i.previous, NULL, (i.observed * 1e7)::bigint,
                (ln(i.reference) * 1e7)::bigint + (i.deviation * 1e7)::bigint, (i.deviation * 1e7)::bigint
           FROM unnest(p_given) AS i$sql$ END
     ));
@@ -146,13 +266,41 @@ DECLARE
     v_market CONSTANT text := CASE WHEN p_given IS NULL AND _tidemark.has_sessions(p_profile, p_step)
                                    THEN p_profile.market END;
     v_is_level CONSTANT boolean := p_profile.transform = 'level';
+    -- Of the series that begin here, one element an island:
+    v_block_end timestamptz[];
+    v_judged_to timestamptz[];
+    v_middle double precision[];
+    v_reach double precision[];
+    v_mean double precision[];
+    v_spread double precision[];
+    v_samples integer[];
     v_found _tidemark.finding[];
+    -- The place of each finding among the rows, which are in order of island and time:
+    v_places bigint[];
+    v_finding _tidemark.finding;
+    v_place bigint;
+    v_values double precision[];
+    v_last double precision;
+    v_seen integer;
+    v_is_ticking boolean;
+    v_least double precision;
+    v_move double precision;
+    v_moves integer;
+    v_change double precision;
+    v_changes integer;
+    v_squares double precision;
+    v_wider double precision;
 BEGIN
-    SELECT array_agg(ROW(
+    SELECT b.block_end, b.judged_to, b.middle, b.reach, b.mean, b.spread, b.samples
+      INTO v_block_end, v_judged_to, v_middle, v_reach, v_mean, v_spread, v_samples
+      FROM _tidemark.beginnings(
+               cardinality(p_judged_from), p_first_island, p_first_ts, p_first_value, p_profile, p_step
+           ) AS b;
+    SELECT array_agg(f.n), array_agg(ROW(
                f.island, f.ts, f.previous, @reference@, f.change::double precision / @unit@, f.mean / @unit@,
-               f.deviation::double precision / @unit@, f.scale / @unit@, f.samples, f.z_score, f.is_first
+               f.deviation::double precision / @unit@, f.scale / @unit@, f.used, f.z_score, f.is_first
            )::_tidemark.finding)
-      INTO v_found
+      INTO v_places, v_found
       FROM (
         SELECT e.*,
                CASE WHEN e.is_candidate THEN
@@ -161,14 +309,19 @@ BEGIN
                END AS z_score
           FROM (
             SELECT c.*,
-                   @mean@ AS mean,
-                   greatest(@spread@, @spread_20@, @floor@) AS scale
+                   CASE WHEN c.is_early THEN v_mean[c.island] ELSE @mean@ END AS mean,
+                   CASE WHEN c.is_early THEN greatest(v_spread[c.island], @floor@)
+                        ELSE greatest(@spread@, @spread_20@, @floor@) END AS scale,
+                   CASE WHEN c.is_early THEN v_samples[c.island] ELSE c.samples END AS used
               FROM (
                 -- What cannot exceed the threshold, as d does not in units of s, is left behind here.
                 SELECT w.*,
-                       NOT w.is_first AND w.samples >= v_min_samples
-                       AND w.deviation::double precision * w.deviation::double precision * (w.samples - 1)
-                           > 0.99 * v_anomaly_z * v_anomaly_z * @squares@ AS is_candidate
+                       CASE WHEN w.is_first THEN false
+                            WHEN w.samples >= v_min_samples
+                            THEN w.deviation::double precision * w.deviation::double precision * (w.samples - 1)
+                                 > 0.99 * v_anomaly_z * v_anomaly_z * @squares@
+                            ELSE w.ts <= v_judged_to[w.island] AND NOT w.is_given END IS TRUE AS is_candidate,
+                       w.samples < v_min_samples AS is_early
                   FROM (
                     SELECT k.*,
                            @sum@(k.kept) OVER n_rows AS kept_sum,
@@ -179,7 +332,7 @@ BEGIN
                            count(k.kept) OVER twenty_rows AS samples_20
                       FROM (
                         -- A barrier: without it each window would evaluate what is kept again for each frame.
-                        SELECT b.island, b.ts, b.is_usable, b.previous, b.change, b.level, b.deviation,
+                        SELECT b.n, b.is_given, b.island, b.ts, b.is_usable, b.previous, b.change, b.level, b.deviation,
                                b.is_marked, b.is_first,
                                CASE WHEN b.is_kept THEN b.change END AS kept,
                                CASE WHEN b.is_kept THEN b.change * b.change END AS kept_square
@@ -197,17 +350,24 @@ BEGIN
                                        @sum@(l.base * l.base) OVER n_rows AS base_squares,
                                        count(l.base) OVER n_rows AS base_rows
                                   FROM (
-                                    SELECT s.*, CASE WHEN NOT s.is_first THEN s.change END AS base
+                                    -- The first rows of their sessions are left out of others' baselines, and so is
+                                    -- what does not fit among the first changes of a series.
+                                    SELECT s.*,
+                                           CASE WHEN s.is_first THEN NULL
+                                                WHEN s.ts <= v_block_end[s.island]
+                                                     AND abs(s.change::double precision - v_middle[s.island])
+                                                         > 4 * greatest(v_reach[s.island], @first_floor@)
+                                                THEN NULL
+                                                ELSE s.change END AS base
                                       FROM (
-                                        -- The first rows of their sessions are left out of others' baselines.
                                         SELECT g.*,
-                                               CASE WHEN v_market IS NULL THEN false
+                                               CASE WHEN v_market IS NULL OR NOT g.is_usable THEN false
                                                     WHEN g.ts - g.previous_ts > p_step
                                                     THEN _tidemark.opens_between(v_market, g.previous_ts, g.ts)
                                                     ELSE false END AS is_first
                                           FROM (@changes@) AS g
-                                        OFFSET 0
                                       ) AS s
+                                    OFFSET 0
                                   ) AS l
                                 WINDOW n_rows AS (
                                     PARTITION BY l.island, l.is_usable ORDER BY l.ts
@@ -238,6 +398,50 @@ BEGIN
         OFFSET 0
       ) AS f
      WHERE f.is_marked OR f.is_first OR abs(f.z_score) > v_anomaly_z;
+    -- What would be flagged is looked at once more. After a large move others follow: the five changes before it count,
+    -- each by no more than three scales. And where a series moves by ticks and mostly not at all, its deviation is less
+    -- than one: nothing is judged by less than the smallest move of the rows before, once there were three.
+    FOR i IN 1 .. coalesce(cardinality(v_found), 0) LOOP
+        v_place := v_places[i] - 1;
+        CONTINUE WHEN v_place IS NULL OR (abs(v_found[i].z_score) > v_anomaly_z) IS NOT TRUE;
+        IF v_values IS NULL THEN
+            v_values := p_value; -- in a form in which an element is found without a look at the others
+        END IF;
+        v_finding := v_found[i];
+        v_is_ticking := true;
+        v_least := NULL;
+        v_last := NULL;
+        v_moves := 0;
+        v_seen := 0;
+        v_changes := 0;
+        v_squares := 0;
+        WHILE v_place > 0 AND p_island[v_place] = v_finding.island
+              AND (v_seen <= 5 OR (v_is_ticking AND v_seen <= 2 * v_rows)) LOOP
+            IF p_is_usable[v_place] THEN
+                v_move := abs(v_values[v_place] - v_last);
+                IF v_move > 0 THEN
+                    v_is_ticking := v_is_ticking AND v_move > v_finding.scale * @price@; -- else it is judged by more
+                    v_least := least(v_least, v_move);
+                    v_moves := v_moves + 1;
+                END IF;
+                IF v_changes < 5 AND (v_seen > 0 OR v_is_level) THEN
+                    v_change := (@recent_change@ - v_finding.expected) / v_finding.scale;
+                    v_squares := v_squares + least(v_change * v_change, 9);
+                    v_changes := v_changes + 1;
+                END IF;
+                v_last := v_values[v_place];
+                v_seen := v_seen + 1;
+            END IF;
+            v_place := v_place - 1;
+        END LOOP;
+        v_wider := greatest(sqrt(v_squares / nullif(v_changes, 0)),
+                            CASE WHEN v_is_ticking AND v_moves >= 3 THEN v_least / @price@ / v_finding.scale END);
+        IF v_wider > 1 THEN
+            v_finding.z_score := v_finding.z_score / v_wider;
+            v_finding.scale := v_finding.scale * v_wider;
+            v_found[i] := v_finding;
+        END IF;
+    END LOOP;
     RETURN coalesce(v_found, '{}');
 END
 $detector$, jsonb_build_object(
@@ -248,6 +452,12 @@ $detector$, jsonb_build_object(
         'base_mean', format(v_mean, 'a.base_sum', 'a.base_rows'),
         'base_spread', format(v_spread, 'a.base_sum', 'a.base_squares', 'a.base_rows'),
         'base_floor', format(v_floor, 'a'),
+        'first_floor', format(v_floor, 's'),
+        'price', CASE WHEN p_is_log THEN 'v_finding.previous' ELSE '1' END,
+        -- From the value at v_place to the one after it.
+        'recent_change', CASE WHEN p_is_log
+            THEN 'least(9, greatest(-9, ((ln(v_last) * 1e7)::bigint - (ln(v_values[v_place]) * 1e7)::bigint) / 1e7))'
+            ELSE 'CASE WHEN v_is_level THEN v_values[v_place] ELSE v_last - v_values[v_place] END' END,
         'squares', format(v_squares, 'w.kept_sum', 'w.kept_squares', 'w.samples'),
         'mean', format(v_mean, 'c.kept_sum', 'c.samples'),
         'spread', format(v_spread, 'c.kept_sum', 'c.kept_squares', 'c.samples'),
@@ -268,7 +478,8 @@ BEGIN
             v_name,
             'p_island integer[], p_ts timestamptz[], p_value double precision[], p_is_usable boolean[], '
             'p_is_marked boolean[], p_judged_from timestamptz[], p_profile public.quality_profiles, p_step interval, '
-            'p_given _tidemark.finding[]',
+            'p_given _tidemark.finding[], p_first_island integer[], p_first_ts timestamptz[], '
+            'p_first_value double precision[]',
             '_tidemark.finding[]', 'SET search_path = pg_catalog, pg_temp',
             _tidemark.detector_text(v_name = 'detect_logs'),
             format('The detector over %s; call detect() instead.',
@@ -278,12 +489,12 @@ BEGIN
 END
 $do$;
 
--- Judges rows that are handed over as arrays, one element a row, islands in any order: the island (a number from 1 on),
--- time, value, whether the value is a reference for others, and whether the row is wanted whatever the detector finds.
--- From p_judged_from, one element an island, on rows are judged; those before are their baseline. What comes back:
--- rows that are wanted, come near to a jump by max_change, exceed anomaly_z, or are the first of their session. A value
--- that is no reference for others comes back once more if it is wanted, with the last one before it that is: it has no
--- z-score, but it has moved.
+-- Judges rows that are handed over as arrays, one element a row, in order of island (a number from 1 on) and time:
+-- island, time, value, whether the value is a reference for others, and whether the row is wanted whatever the
+-- detector finds. From p_judged_from, one element an island, on rows are judged; those before are their baseline.
+-- p_first_… are the first rows of series that begin here: see beginnings(). What comes back: rows that are wanted, come
+-- near to a jump by max_change, exceed anomaly_z, or are the first of their session. A value that is no reference for
+-- others comes back once more if it is wanted, with the last one before it that is: it has no z-score, but has moved.
 CREATE OR REPLACE FUNCTION _tidemark.detect(
     p_island integer[],
     p_ts timestamptz[],
@@ -292,7 +503,10 @@ CREATE OR REPLACE FUNCTION _tidemark.detect(
     p_is_marked boolean[],
     p_judged_from timestamptz[],
     p_profile public.quality_profiles,
-    p_step interval
+    p_step interval,
+    p_first_island integer[],
+    p_first_ts timestamptz[],
+    p_first_value double precision[]
 )
     RETURNS SETOF _tidemark.finding
     LANGUAGE plpgsql
@@ -302,11 +516,13 @@ AS $func$
 BEGIN
     IF p_profile.transform = 'log_return' THEN
         RETURN QUERY SELECT f.* FROM unnest(_tidemark.detect_logs(
-            p_island, p_ts, p_value, p_is_usable, p_is_marked, p_judged_from, p_profile, p_step, NULL
+            p_island, p_ts, p_value, p_is_usable, p_is_marked, p_judged_from, p_profile, p_step, NULL,
+            p_first_island, p_first_ts, p_first_value
         )) AS f;
     ELSE
         RETURN QUERY SELECT f.* FROM unnest(_tidemark.detect_levels(
-            p_island, p_ts, p_value, p_is_usable, p_is_marked, p_judged_from, p_profile, p_step, NULL
+            p_island, p_ts, p_value, p_is_usable, p_is_marked, p_judged_from, p_profile, p_step, NULL,
+            p_first_island, p_first_ts, p_first_value
         )) AS f;
     END IF;
     IF EXISTS (
@@ -330,7 +546,7 @@ END
 $func$;
 COMMENT ON FUNCTION _tidemark.detect(
     integer [], timestamptz [], double precision [], boolean [], boolean [], timestamptz [], public.quality_profiles,
-    interval
+    interval, integer [], timestamptz [], double precision []
 ) IS 'Judges rows that are handed over as arrays: those worth a closer look, with the figures of the detector.';
 
 -- Judges the first rows of their sessions, given as found by detect(), among those of earlier sessions.
@@ -346,7 +562,7 @@ CREATE OR REPLACE FUNCTION _tidemark.detect_nights(
     SET search_path = pg_catalog, pg_temp
 AS $func$
     SELECT f.* FROM unnest(_tidemark.detect_logs(
-        NULL, NULL, NULL, NULL, NULL, p_judged_from, p_profile, p_step, p_nights
+        NULL, NULL, NULL, NULL, NULL, p_judged_from, p_profile, p_step, p_nights, NULL, NULL, NULL
     )) AS f;
 $func$;
 COMMENT ON FUNCTION _tidemark.detect_nights(

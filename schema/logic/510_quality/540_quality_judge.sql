@@ -122,11 +122,11 @@ BEGIN
             ON d.n = f.n
           LEFT JOIN LATERAL (
                    SELECT b.status = 'confirmed_error' AS is_error, b.status <> 'open' AS is_kept,
-                          (b.severity, b.kind, b.z_score, b.observed, b.expected, b.deviation, b.scale, b.samples)
-                          AS figures
+                          (b.severity, b.kind, b.z_score, b.observed, b.expected, b.deviation, b.scale, b.samples,
+                           b.detector_version) AS figures
                      FROM public.anomalies AS b
                     WHERE b.table_name = p_target.label AND b.series = f.series AND b.timestamp = f.ts
-                      AND b.detector_version = 'lr2p-1' AND b.value IS NOT DISTINCT FROM d.value
+                      AND b.value IS NOT DISTINCT FROM d.value
                       AND d.is_anomaly
                    OFFSET 0 -- look up, do not join: fresh tables have no statistics
                ) AS a ON true
@@ -166,7 +166,8 @@ BEGIN
      WHERE v.quality_score IS DISTINCT FROM v.score
         OR v.was_anomaly IS DISTINCT FROM v.is_anomaly
         OR (v.severity IS NOT NULL AND v.figures IS DISTINCT FROM
-            (v.severity, v.kind, v.z_score, v.observed, v.expected, v.deviation, v.scale, v.samples))
+            (v.severity, v.kind, v.z_score, v.observed, v.expected, v.deviation, v.scale, v.samples,
+             _tidemark.detector_version()))
         OR ARRAY(SELECT u FROM unnest(v.penalties) AS u ORDER BY u.penalty, u.rule_id) <> v.recorded;
     RETURN coalesce(v_verdicts, '{}');
 END
@@ -283,17 +284,17 @@ BEGIN
             v_lowest := least(v_lowest, v_read.lowest);
             v_highest := greatest(v_highest, v_read.highest);
             v_some := ARRAY(SELECT f FROM _tidemark.detect(
-                v_read.island, v_read.ts, v_read.value, v_read.is_usable, v_read.is_marked, v_from, v_profile,
-                v_group.step
+                v_read.island, v_read.ts, v_read.value, v_read.is_usable, v_read.is_marked, v_read.judged_from, v_profile,
+                v_group.step, v_read.first_island, v_read.first_ts, v_read.first_value
             ) AS f);
             v_found := v_found || v_some;
             -- The first rows of their sessions, among their like.
             IF EXISTS (SELECT FROM unnest(v_some) AS f WHERE f.is_first) THEN
                 EXECUTE format('SELECT _tidemark.%I($1, $2, $3, $4, $5)', 'nights_' || v_target.stem)
                    INTO v_nights
-                  USING v_group.series, v_from, v_some, v_profile, v_group.step;
+                  USING v_group.series, v_read.judged_from, v_some, v_profile, v_group.step;
                 v_found := v_found || ARRAY(
-                    SELECT f FROM _tidemark.detect_nights(v_nights, v_from, v_profile, v_group.step) AS f
+                    SELECT f FROM _tidemark.detect_nights(v_nights, v_read.judged_from, v_profile, v_group.step) AS f
                 );
             END IF;
             EXIT WHEN cardinality(v_read.island) < v_most;

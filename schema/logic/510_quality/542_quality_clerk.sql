@@ -50,6 +50,14 @@ BEGIN
        AND a.series = v.series
        AND a.timestamp = v.ts
        AND NOT v.is_anomaly;
+    -- What an earlier definition found is judged by this one now, and keeps its identity and its review.
+    UPDATE public.anomalies AS a
+       SET detector_version = _tidemark.detector_version()
+      FROM unnest(p_verdicts) AS v
+     WHERE a.table_name = p_target.label
+       AND a.series = v.series
+       AND a.timestamp = v.ts
+       AND a.detector_version <> _tidemark.detector_version();
     WITH stored AS (
         INSERT INTO public.anomalies AS a (
             table_name, series, source_id, asset_id, interval, timestamp, severity, z_score, value, observed, expected, deviation,
@@ -58,7 +66,7 @@ BEGIN
         SELECT p_target.label, v.series, (v.series ->> p_target.source_column)::integer,
                (v.series ->> v_asset_column)::uuid, (v.series ->> p_target.interval_column)::public.candle_interval,
                v.ts, v.severity, v.z_score, v.value, v.observed, v.expected,
-               v.deviation, v.scale, v.samples, v.kind, 'lr2p-1'
+               v.deviation, v.scale, v.samples, v.kind, _tidemark.detector_version()
           FROM unnest(p_verdicts) AS v
          WHERE v.is_anomaly
            AND v.severity IS NOT NULL

@@ -18,7 +18,8 @@ DECLARE
     v_market CONSTANT text := p_profile.market;
     v_required CONSTANT text[] := p_profile.required_fields;
     v_transform CONSTANT public.change_transform := p_profile.transform;
-    v_back CONSTANT integer := 2 * p_profile.baseline_rows + 24; -- rows that the score of one depends on
+    v_first CONSTANT integer := 2 * p_profile.min_samples + 2; -- rows with which a series begins: see beginnings()
+    v_back CONSTANT integer := 2 * p_profile.baseline_rows + greatest(24, v_first + 2); -- that the score of one depends on
     -- Bounds of all islands: the planner leaves out chunks by what it knows to be constant.
     v_last_start CONSTANT timestamptz := (SELECT max(f) FROM unnest(p_from) AS f WHERE f < 'infinity');
     v_first_end CONSTANT timestamptz := (
@@ -30,14 +31,16 @@ DECLARE
     v_start timestamptz[];
     v_end timestamptz[];
     v_short integer[];
+    v_count bigint[];
     v_island record;
 BEGIN
     -- Where the baselines begin, and up to where the judged rows are part of others' baselines. First only as far back
     -- as should suffice, so that few chunks are looked at; then without that bound for whom it did not.
     SELECT array_agg(coalesce(b.starts_at, i.starts_at) ORDER BY i.n),
            array_agg(greatest(i.ends_at, f.ends_at) ORDER BY i.n),
-           array_agg(i.n ORDER BY i.n) FILTER (WHERE b.row_count < v_back)
-      INTO v_start, v_end, v_short
+           array_agg(i.n ORDER BY i.n) FILTER (WHERE b.row_count < v_back),
+           array_agg(b.row_count ORDER BY i.n)
+      INTO v_start, v_end, v_short, v_count
       FROM unnest(p_series, p_from, p_to) WITH ORDINALITY AS i (series, starts_at, ends_at, n)
      CROSS JOIN LATERAL (
                SELECT min(t.ts) AS starts_at, count(*) AS row_count
@@ -59,10 +62,10 @@ BEGIN
                         LIMIT v_back) AS t
            ) AS f;
     FOR v_island IN
-        SELECT i.n, b.starts_at
+        SELECT i.n, b.starts_at, b.row_count
           FROM unnest(p_series, p_from) WITH ORDINALITY AS i (series, starts_at, n)
          CROSS JOIN LATERAL (
-                   SELECT min(t.ts) AS starts_at
+                   SELECT min(t.ts) AS starts_at, count(*) AS row_count
                      FROM (SELECT d.@time@ AS ts
                              FROM @table@ AS d
                             WHERE @row_is_of_i@ AND d.@time@ < i.starts_at AND @valid@ AND d.@time@ < v_last_start
@@ -74,10 +77,32 @@ BEGIN
            AND b.starts_at IS NOT NULL
     LOOP
         v_start[v_island.n] := v_island.starts_at;
+        v_count[v_island.n] := v_island.row_count;
     END LOOP;
+    -- The first rows of a series are judged together, again whenever one of them changes.
+    SELECT array_agg(CASE WHEN i.row_count < v_first AND i.judged_from < 'infinity' THEN i.starts_at
+                          ELSE i.judged_from END ORDER BY i.n)
+      INTO judged_from
+      FROM unnest(p_from, v_start, v_count) WITH ORDINALITY AS i (judged_from, starts_at, row_count, n);
     SELECT min(i.starts_at), max(i.ends_at) INTO lowest, highest
       FROM unnest(v_start, v_end, p_from) AS i (starts_at, ends_at, judged_from)
      WHERE i.judged_from < 'infinity';
+    SELECT array_agg(f.island), array_agg(f.ts), array_agg(f.value)
+      INTO first_island, first_ts, first_value
+      FROM (
+        SELECT i.n::integer AS island, d.ts, d.value
+          FROM unnest(p_series, judged_from, v_start, v_count) WITH ORDINALITY
+               AS i (series, judged_from, starts_at, row_count, n)
+         CROSS JOIN LATERAL (
+                   SELECT d.@time@ AS ts, @value@ AS value
+                     FROM @table@ AS d
+                    WHERE @row_is_of_i@ AND d.@time@ >= i.starts_at AND d.@time@ >= lowest AND d.@time@ <= highest
+                      AND @usable@
+                    ORDER BY d.@time@
+                    LIMIT v_first
+               ) AS d
+         WHERE i.row_count < v_back AND i.judged_from < 'infinity'
+      ) AS f;
     IF p_every THEN
 @read_every@
     ELSE
@@ -99,7 +124,7 @@ $read$, jsonb_build_object(
       INTO island, ts, value, is_usable, is_marked
       FROM (
         SELECT i.n::integer AS island, d.ts, d.value, d.is_usable, d.is_marked
-          FROM unnest(p_series, p_from, p_late_before, v_start, v_end) WITH ORDINALITY
+          FROM unnest(p_series, judged_from, p_late_before, v_start, v_end) WITH ORDINALITY
                AS i (series, judged_from, late_before, starts_at, ends_at, n)
          CROSS JOIN LATERAL (
                    SELECT d.@time@ AS ts, @value@ AS value, @usable@ AS is_usable,

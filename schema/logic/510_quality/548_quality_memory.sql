@@ -166,6 +166,7 @@ DECLARE
     v_group record;
     v_profile public.quality_profiles;
     v_read record;
+    v_begin record; -- of the series that begin here
     v_chunks bigint;
     v_some jsonb[];
     v_built jsonb[] := '{}';
@@ -194,6 +195,9 @@ BEGIN
            INTO v_read
           USING v_group.series, v_group.newest_ts, v_profile, v_group.step;
         CONTINUE WHEN v_read.island IS NULL;
+        SELECT b.* INTO v_begin
+          FROM _tidemark.beginnings(cardinality(v_group.series), v_read.first_island, v_read.first_ts, v_read.first_value,
+                                    v_profile, v_group.step) AS b;
         WITH built AS (
             UPDATE _tidemark.series_memory AS m
                SET newest_at = b.newest_at,
@@ -260,7 +264,15 @@ BEGIN
                                _tidemark.moving_sum(b.base * b.base) OVER n_rows AS base_squares,
                                count(b.base) OVER n_rows AS base_count
                           FROM (
-                            SELECT f.*, CASE WHEN NOT f.is_first THEN f.change END AS base
+                            SELECT f.*,
+                                   CASE WHEN f.is_first THEN NULL
+                                        WHEN f.ts <= v_begin.block_end[f.island]
+                                             AND abs(f.change::double precision - v_begin.middle[f.island])
+                                                 > 4 * greatest(v_begin.reach[f.island],
+                                                                1e7 * greatest(v_profile.scale_floor,
+                                                                               coalesce(v_profile.tick_size, 0) / f.previous))
+                                        THEN NULL
+                                        ELSE f.change END AS base
                               FROM (
                                 SELECT c.island, c.ts, c.value, c.previous, c.age,
                                        CASE WHEN c.level - c.level_1 > 90000000 THEN 90000000
@@ -444,6 +456,9 @@ BEGIN
            -- Somebody else's lapse in the meantime must not make up for one of this transaction.
            OR (v_has_lapsed AND m.lapses <> _tidemark.lapses_of(p_hypertable, r.series))
            OR (m.chunks <> r.chunks AND NOT _tidemark.has_chunks(r.dimension_id, m.chunks))
+           -- Where a series begins, its first rows are judged together, and the baselines with them: see beginnings().
+           OR (m.kept_count <= (r.profile).min_samples AND m.row_count + 1 >= (r.profile).min_samples
+               AND m.row_count < 2 * (r.profile).min_samples + 4)
         THEN
             series := series || r.series;
             ts := ts || r.ts;

@@ -95,7 +95,8 @@ BEGIN
                'p_future_after timestamptz, p_profile public.quality_profiles, p_step interval, p_followers boolean, '
                'p_every boolean, p_most integer, OUT island integer[], OUT ts timestamptz[], '
                'OUT value double precision[], OUT is_usable boolean[], OUT is_marked boolean[], '
-               'OUT lowest timestamptz, OUT highest timestamptz', 'record', v_pinned, _tidemark.reader_template(),
+               'OUT lowest timestamptz, OUT highest timestamptz, OUT judged_from timestamptz[], '
+               'OUT first_island integer[], OUT first_ts timestamptz[], OUT first_value double precision[]', 'record', v_pinned, _tidemark.reader_template(),
                '{}'::jsonb, 'rows of islands of %s and their baselines'),
               ('nights_', 'p_series jsonb[], p_from timestamptz[], p_found _tidemark.finding[], '
                'p_profile public.quality_profiles, p_step interval', '_tidemark.finding[]', v_pinned,
