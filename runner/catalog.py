@@ -78,6 +78,7 @@ def differences(connection: psycopg.Connection) -> list[str]:
     if actual["owner of _tidemark"] != expected["owner of _tidemark"]:
         expected, actual = _whoever_owns_it(expected), _whoever_owns_it(actual)
     made = _made_from_data(connection)
+    made["varying"] += _made_from_columns(expected, actual)
     found = [
         f"{name} is {'different' if name in actual else 'missing'}" for name, definition in expected.items()
         if actual.get(name) != definition and not name.startswith(made["varying" if name in actual else "lacking"])
@@ -132,6 +133,17 @@ def _made_from_data(connection: psycopg.Connection) -> dict[str, tuple[str, ...]
     for part, prefix in connection.execute(_SQL["made_from_data"]):
         made[part].append(prefix)
     return {part: tuple(prefixes) for part, prefixes in made.items()}
+
+
+def _made_from_columns(expected: Snapshot, actual: Snapshot) -> tuple[str, ...]:
+    """How the names begin of what 500_helpers.sql and 791_absent_values.sql make from a table's columns, for tables that
+    have got columns more: quality was attached to them, or somebody added his own."""
+    more = {name.split(".")[1] for name in actual.keys() - expected.keys() if name.startswith("column public.")}
+    return tuple(
+        made.format(table) for table in more
+        for made in ("routine _tidemark.fill_absent_{}(", "trigger public.{}.trg_absent_values",
+                     "trigger public.{}.trg_set_updated_at")
+    )
 
 
 def _stale(connection: psycopg.Connection) -> list[str]:

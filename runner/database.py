@@ -30,6 +30,7 @@ SESSION = {
     "search_path": '"$user", public',
     "row_security": "on",
     "check_function_bodies": "on",
+    "restrict_nonsystem_relation_kind": "",
     "default_tablespace": "",
     "default_table_access_method": "heap",
     "default_transaction_isolation": "read committed",

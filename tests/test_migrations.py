@@ -612,6 +612,19 @@ def test_verify_takes_what_comes_of_rows_for_what_it_is(db):
         assert catalog.differences(connection) == ["the functions that score candles are not those of its rules"]
 
 
+def test_verify_after_logic_was_applied_to_tables_with_columns_more(db):
+    """What fills absent values is made from a table's columns, also from those that are not Tidemark's."""
+    with db.connect() as connection:
+        connection.execute("SELECT attach_quality('features')")
+        connection.execute("ALTER TABLE assets ADD COLUMN mine integer NOT NULL DEFAULT 7")
+        migrations.apply_logic_again(connection)
+        connection.execute("INSERT INTO assets (symbol, asset_type, mine) VALUES ('X', 'stock', NULL)")
+        assert connection.execute("SELECT mine FROM assets").fetchone() == (7,)
+        assert catalog.differences(connection) == []
+        connection.execute("DROP TRIGGER trg_absent_values ON candles")
+        assert catalog.differences(connection) == ["trigger public.candles.trg_absent_values is missing"]
+
+
 def test_verify_where_template1_is_not_empty(db, server):
     """Whoever made the server may have put anything there; a new database brings it along."""
     with psycopg.connect(make_conninfo(db.url, dbname="template1"), autocommit=True) as template1:

@@ -18,6 +18,7 @@ ODD = {
     "extra_float_digits": "0", "bytea_output": "escape", "quote_all_identifiers": "on",
     "standard_conforming_strings": "off", "backslash_quote": "on", "array_nulls": "off", "transform_null_equals": "on",
     "search_path": '"nowhere"', "row_security": "off", "check_function_bodies": "off",
+    "restrict_nonsystem_relation_kind": "view, foreign-table",
     "default_transaction_isolation": "serializable", "default_transaction_deferrable": "on",
     "client_min_messages": "debug1",
     "statement_timeout": "250ms", "lock_timeout": "1ms", "idle_in_transaction_session_timeout": "250ms",
