@@ -306,6 +306,25 @@ def test_failed_constraint_on_users_shows_no_hash_to_anybody(tx, owner, values, 
         assert "T0PSECRET" not in everything_said(refused.value)
 
 
+@pytest.mark.parametrize(("verbosity", "kept"), [("default", True), ("terse", False)])
+def test_log_of_a_failed_copy_holds_its_line_unless_it_is_terse(tx, verbosity, kept):
+    """What README says of the two errors that are the server's own."""
+    secret = uuid.uuid4().hex
+    tx.execute(sql.SQL("SET LOCAL log_error_verbosity = {}").format(verbosity))
+    tx.execute("CREATE UNIQUE INDEX ON users (password_hash)")
+    one = {"username": "u", "email": "u@example.org", "password_hash": ARGON2ID.rpartition("$")[0] + "$" + secret}
+    insert(tx, "users", one)
+    for statement, lines in (("COPY users (username, email, password_hash) FROM STDIN", f"v\tnobody\t{secret}\n"),
+                             ("COPY users (username, email, password_hash) FROM STDIN",
+                              f"v\tv@example.org\t{one['password_hash']}\n")):
+        with pytest.raises(psycopg.errors.IntegrityError), tx.transaction(), tx.cursor().copy(statement) as copy:
+            copy.write(lines)
+    (log,) = tx.execute("SELECT pg_read_file('server.log', 0, 100000000, true)").fetchone()
+    if log is None:
+        pytest.skip("the log of a server that is given is not here")
+    assert (secret in log) is kept
+
+
 def test_so_it_is_with_any_table_of_secrets_on_record(tx):
     tx.execute("CREATE TABLE vault (id integer PRIMARY KEY, n integer NOT NULL, d integer GENERATED ALWAYS AS (n * 2)"
                " STORED, api_key text, pin text, CONSTRAINT n_positive CHECK (n > 0),"
