@@ -117,7 +117,7 @@ def restore(url: str, directory: Path, *, say: Say = _quiet) -> Manifest:
     with connect(url) as connection:
         _refuse_role(connection)
         check_server(connection)
-        _refuse_target(connection, manifest)
+        _refuse_target(url, connection, manifest)
         _create_roles(connection, manifest, say)
         connection.execute(
             sql.SQL("CREATE EXTENSION IF NOT EXISTS timescaledb WITH SCHEMA public VERSION {}")
@@ -429,7 +429,7 @@ def _refuse_role(connection: psycopg.Connection) -> None:
         )
 
 
-def _refuse_target(connection: psycopg.Connection, manifest: Manifest) -> None:
+def _refuse_target(url: str, connection: psycopg.Connection, manifest: Manifest) -> None:
     """Refuse a database that holds something, and a server that cannot hold the backup."""
     target, heading = where(connection), _rows(connection, "heading")[0]
     major, installed, edition = connection.info.server_version // 10000, heading["timescaledb"], heading["edition"]
@@ -448,6 +448,10 @@ def _refuse_target(connection: psycopg.Connection, manifest: Manifest) -> None:
             hint=f"install TimescaleDB {manifest.timescaledb} there, restore, then ALTER EXTENSION timescaledb UPDATE",
             exit_code=2,
         )
+    if edition is None:
+        with connect(url) as other:
+            other.execute(sql.SQL("LOAD {}").format(f"$libdir/timescaledb-{manifest.timescaledb}"))
+            edition = _rows(other, "heading")[0]["edition"]
     if edition != manifest.edition:
         raise Problem(
             f"the backup is of the {manifest.edition} edition, {target} runs the {edition} edition",

@@ -1,10 +1,12 @@
 -- What backup.py asks a database: what it holds, who may see it, and whether another may be restored into it.
 
 -- name: heading
--- What runs here; timescaledb is NULL where it is not installed in this database.
+-- What runs here; timescaledb is NULL where it is not installed in this database, and so is edition where no file of
+-- settings names it: only the extension's library knows its own default.
 SELECT split_part(current_setting('server_version'), ' ', 1) AS postgresql,
        (SELECT x.extversion FROM pg_catalog.pg_extension AS x WHERE x.extname = 'timescaledb') AS timescaledb,
-       CASE current_setting('timescaledb.license', true) WHEN 'timescale' THEN 'community' ELSE 'apache' END AS edition,
+       CASE nullif(current_setting('timescaledb.license', true), '')
+           WHEN 'timescale' THEN 'community' WHEN 'apache' THEN 'apache' END AS edition,
        current_database()::text AS database,
        current_user::text AS role,
        (SELECT r.rolsuper FROM pg_catalog.pg_roles AS r WHERE r.rolname = current_user) AS is_superuser,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import re
 import shutil
 import subprocess
 import tempfile
@@ -384,6 +385,23 @@ def test_server_that_cannot_hold_the_backup_is_refused_and_told_why(copy, empty,
     assert word in problem.message
     assert problem.hint
     assert rows(empty, "SELECT count(*) FROM pg_extension WHERE extname = 'timescaledb'") == [(0,)]
+
+
+def test_server_that_names_no_edition_runs_the_default_of_its_build(copy, edition):
+    """As PostgreSQL's own configuration and TimescaleDB's image come; an empty database has not loaded the library."""
+    installation = find_installation(edition)
+    default, other = ("community", "apache") if installation.community else ("apache", "community")
+    with throwaway(installation, edition) as server:
+        settings = server.directory / "tidemark.conf"
+        settings.write_text(re.sub("timescaledb.license.*", "", settings.read_text()))
+        server.create_database("target")
+        with Database(server.url("target")).connect() as connection:
+            connection.execute("SELECT pg_reload_conf()")
+        edit(copy, edition=other)
+        assert f"runs the {default} edition" in refused_restore(Database(server.url("target")), copy).message
+        if default == edition:
+            edit(copy, edition=default)
+            backup.restore(server.url("target"), copy)
 
 
 def test_other_version_is_refused_with_both_versions(copy, empty, edition):
