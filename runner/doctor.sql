@@ -56,7 +56,23 @@ SELECT 'info' AS severity,
   FROM pg_catalog.pg_extension AS x
   JOIN pg_catalog.pg_available_extensions AS e ON e.name = x.extname
  WHERE x.extname = 'timescaledb'
-   AND e.default_version <> x.extversion;
+   AND e.default_version <> x.extversion
+UNION ALL
+SELECT 'warning', format('view %s stands on %s of TimescaleDB: an update of the extension will fail',
+                         c.oid::regclass, string_agg(DISTINCT d.refobjid::regclass::text, ', ')),
+       'ask them through a function, or drop the view before the update and make it again'
+  FROM pg_catalog.pg_class AS c
+  JOIN pg_catalog.pg_rewrite AS w ON w.ev_class = c.oid
+  JOIN pg_catalog.pg_depend AS d ON d.classid = 'pg_rewrite'::regclass AND d.objid = w.oid
+       AND d.refclassid = 'pg_class'::regclass
+  JOIN pg_catalog.pg_depend AS e ON e.classid = 'pg_class'::regclass AND e.objid = d.refobjid AND e.deptype = 'e'
+  JOIN pg_catalog.pg_extension AS t ON e.refclassid = 'pg_extension'::regclass AND t.oid = e.refobjid
+ WHERE t.extname = 'timescaledb'
+   AND c.relkind IN ('v', 'm')
+   AND d.refobjid <> c.oid
+   AND NOT EXISTS (SELECT FROM pg_catalog.pg_depend AS o
+                    WHERE o.classid = 'pg_class'::regclass AND o.objid = c.oid AND o.deptype = 'e')
+ GROUP BY c.oid;
 
 -- name: restoring
 SELECT 'critical' AS severity, 'the database is in restore: it refuses writes and runs no jobs' AS found,

@@ -27,6 +27,25 @@ OFFENDERS = {
         SELECT r.oid::regclass || '.' || a.attname FROM relation AS r JOIN pg_attribute AS a ON a.attrelid = r.oid
          WHERE r.relkind IN ('r', 'v', 'm') AND a.attnum > 0 AND NOT a.attisdropped
            AND col_description(r.oid, a.attnum) IS NULL""",
+    # What an update of an extension drops and makes again, which it cannot where a view stands on it. Aggregates of
+    # TimescaleDB's are its own affair.
+    "no view stands on views of an extension": """
+        SELECT DISTINCT r.oid::regclass || ' on ' || d.refobjid::regclass
+          FROM pg_class AS r JOIN pg_rewrite AS w ON w.ev_class = r.oid
+          JOIN pg_depend AS d ON d.classid = 'pg_rewrite'::regclass AND d.objid = w.oid
+               AND d.refclassid = 'pg_class'::regclass
+          JOIN pg_depend AS e ON e.classid = 'pg_class'::regclass AND e.objid = d.refobjid AND e.deptype = 'e'
+         WHERE NOT EXISTS (SELECT FROM pg_depend AS o WHERE o.objid = r.oid AND o.deptype = 'e')""",
+    "no view calls functions of an extension but those that aggregates are made of": """
+        SELECT DISTINCT r.oid::regclass || ' calls ' || d.refobjid::regprocedure
+          FROM pg_class AS r JOIN pg_rewrite AS w ON w.ev_class = r.oid
+          JOIN pg_depend AS d ON d.classid = 'pg_rewrite'::regclass AND d.objid = w.oid
+               AND d.refclassid = 'pg_proc'::regclass
+          JOIN pg_depend AS e ON e.classid = 'pg_proc'::regclass AND e.objid = d.refobjid AND e.deptype = 'e'
+          JOIN pg_proc AS p ON p.oid = d.refobjid
+         WHERE NOT EXISTS (SELECT FROM pg_depend AS o WHERE o.objid = r.oid AND o.deptype = 'e')
+           AND r.relnamespace <> '_timescaledb_internal'::regnamespace
+           AND p.proname NOT IN ('time_bucket', 'first', 'last', 'cagg_watermark', 'to_timestamp')""",
     "every type has a comment": """
         SELECT t.oid::regtype::text FROM pg_type AS t
          WHERE t.typnamespace IN (SELECT oid FROM own) AND t.typtype IN ('e', 'd')

@@ -110,6 +110,11 @@ def test_version_that_the_server_is_ahead_of(tx, installed):
     assert severities(tx, "extension_update") == {"info"}
 
 
+def test_a_view_that_an_update_of_the_extension_would_stumble_over(tx):
+    tx.execute("CREATE VIEW mine AS SELECT hypertable_name FROM timescaledb_information.hypertables")
+    assert severities(tx, "extension_update") == {"warning"}
+
+
 @pytest.mark.parametrize(("version", "expected"), [("2.19.3", "critical"), ("2.29.1", "ok")])
 def test_chunk_functions_open_to_everybody(tx, installed, version, expected):
     installed(version)

@@ -31,23 +31,54 @@ $func$;
 COMMENT ON FUNCTION _tidemark.chunk_rows(regclass) IS
 'Rows of a chunk, as the server''s statistics estimate them; counted where there are none.';
 
+-- Behind a function, because an update of TimescaleDB drops and makes its own views again, which a view that stands on
+-- them forbids.
+CREATE OR REPLACE FUNCTION _tidemark.chunk_stats()
+    RETURNS TABLE (
+        hypertable text,
+        chunk text,
+        range_start timestamptz,
+        range_end timestamptz,
+        is_compressed boolean,
+        row_count bigint,
+        table_bytes bigint,
+        index_bytes bigint,
+        total_bytes bigint
+    )
+    LANGUAGE sql
+    STABLE
+    SET search_path = pg_catalog, pg_temp
+AS $func$
+    SELECT _tidemark.label(format('%I.%I', h.hypertable_schema, h.hypertable_name)::regclass),
+           format('%I.%I', c.chunk_schema, c.chunk_name),
+           c.range_start,
+           c.range_end,
+           c.is_compressed,
+           _tidemark.chunk_rows(format('%I.%I', c.chunk_schema, c.chunk_name)::regclass),
+           s.table_bytes,
+           s.index_bytes,
+           s.total_bytes
+      FROM timescaledb_information.hypertables AS h
+     CROSS JOIN LATERAL public.chunks_detailed_size(
+               format('%I.%I', h.hypertable_schema, h.hypertable_name)::regclass
+           ) AS s
+      JOIN timescaledb_information.chunks AS c USING (chunk_schema, chunk_name)
+     WHERE h.hypertable_schema <> '_timescaledb_internal' -- where TimescaleDB keeps what it materialised
+     ORDER BY h.hypertable_schema, h.hypertable_name, c.range_start;
+$func$;
+COMMENT ON FUNCTION _tidemark.chunk_stats() IS 'What chunk_stats shows.';
+
 CREATE OR REPLACE VIEW public.chunk_stats AS
-SELECT _tidemark.label(format('%I.%I', h.hypertable_schema, h.hypertable_name)::regclass) AS hypertable,
-       format('%I.%I', c.chunk_schema, c.chunk_name) AS chunk,
-       c.range_start,
-       c.range_end,
-       c.is_compressed,
-       _tidemark.chunk_rows(format('%I.%I', c.chunk_schema, c.chunk_name)::regclass) AS row_count,
+SELECT s.hypertable,
+       s.chunk,
+       s.range_start,
+       s.range_end,
+       s.is_compressed,
+       s.row_count,
        s.table_bytes,
        s.index_bytes,
        s.total_bytes
-  FROM timescaledb_information.hypertables AS h
- CROSS JOIN LATERAL public.chunks_detailed_size(
-           format('%I.%I', h.hypertable_schema, h.hypertable_name)::regclass
-       ) AS s
-  JOIN timescaledb_information.chunks AS c USING (chunk_schema, chunk_name)
- WHERE h.hypertable_schema <> '_timescaledb_internal' -- where TimescaleDB keeps what it materialised
- ORDER BY h.hypertable_schema, h.hypertable_name, c.range_start;
+  FROM _tidemark.chunk_stats() AS s;
 COMMENT ON VIEW public.chunk_stats IS 'Chunks of all hypertables: what they span and how large they are.';
 COMMENT ON COLUMN public.chunk_stats.hypertable IS 'Hypertable, with its schema where that is not public.';
 COMMENT ON COLUMN public.chunk_stats.chunk IS 'The chunk, a table.';

@@ -193,6 +193,30 @@ COMMENT ON COLUMN trading_manager.pg_stat_statements.mean_time IS 'Mean of the r
 COMMENT ON COLUMN trading_manager.pg_stat_statements.stddev_time IS 'Standard deviation of them, in milliseconds.';
 COMMENT ON COLUMN trading_manager.pg_stat_statements.rows IS 'Rows returned or changed by all runs.';
 
+-- Behind a function, as chunk_stats is: an update of TimescaleDB drops the views that it asks.
+CREATE OR REPLACE FUNCTION trading_manager.hypertable_stats()
+    RETURNS TABLE (
+        hypertable_schema name,
+        hypertable_name name,
+        num_chunks bigint,
+        table_bytes bigint,
+        index_bytes bigint,
+        toast_bytes bigint,
+        total_bytes bigint
+    )
+    LANGUAGE sql
+    STABLE
+    SET search_path = pg_catalog, pg_temp
+AS $func$
+    SELECT h.hypertable_schema, h.hypertable_name, h.num_chunks, s.table_bytes, s.index_bytes, s.toast_bytes,
+           s.total_bytes
+      FROM timescaledb_information.hypertables AS h
+     CROSS JOIN LATERAL public.hypertable_detailed_size(
+               format('%I.%I', h.hypertable_schema, h.hypertable_name)::regclass
+           ) AS s;
+$func$;
+COMMENT ON FUNCTION trading_manager.hypertable_stats() IS 'What timescaledb_information.hypertable_stats shows.';
+
 -- timescaledb_information.hypertable_stats is named with its schema, so it can stand nowhere but there. TimescaleDB
 -- never had a view of that name in version 2 and does not look at what else is in the schema. Where the role may not
 -- create there (a managed server), the statement that asks for it stays unanswered, and nothing else is missing.
@@ -205,17 +229,14 @@ BEGIN
     END IF;
     EXECUTE $view$
 CREATE OR REPLACE VIEW timescaledb_information.hypertable_stats WITH (security_invoker = true) AS
-SELECT h.hypertable_schema,
-       h.hypertable_name,
-       h.num_chunks,
+SELECT s.hypertable_schema,
+       s.hypertable_name,
+       s.num_chunks,
        s.table_bytes,
        s.index_bytes,
        s.toast_bytes,
        s.total_bytes
-  FROM timescaledb_information.hypertables AS h
- CROSS JOIN LATERAL public.hypertable_detailed_size(
-                 format('%I.%I', h.hypertable_schema, h.hypertable_name)::regclass
-            ) AS s
+  FROM trading_manager.hypertable_stats() AS s
     $view$;
     COMMENT ON VIEW timescaledb_information.hypertable_stats IS
     'Tidemark''s: chunks and sizes per hypertable, in bytes, for Trading Manager, which asks for a view of this name.';
