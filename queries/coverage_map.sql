@@ -17,8 +17,7 @@ WITH series AS MATERIALIZED (
            c.first_at,
            c.last_at,
            coalesce(
-               CASE WHEN c.source_id IS NULL THEN _tidemark.asset_market(c.asset_id)
-                    ELSE _tidemark.source_market(c.source_id) END,
+               _tidemark.series_market(c.source_id, CASE WHEN c.source_id IS NULL THEN c.asset_id END, c.interval),
                CASE WHEN a.asset_type <> 'crypto' THEN '?' ELSE '' END -- no stock trades around the clock
            ) AS market,
            public.time_bucket(interval '1 day', greatest(c.first_at, :'since')) AS first_day,

@@ -14,8 +14,7 @@ SELECT c.table_name,
        c.first_at,
        c.last_at,
        coalesce(
-           CASE WHEN c.source_id IS NULL THEN _tidemark.asset_market(c.asset_id)
-                ELSE _tidemark.source_market(c.source_id) END,
+           _tidemark.series_market(c.source_id, CASE WHEN c.source_id IS NULL THEN c.asset_id END, c.interval),
            CASE WHEN a.asset_type <> 'crypto' THEN '?' END
        ) AS market
   FROM public.coverage AS c

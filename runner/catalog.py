@@ -136,8 +136,8 @@ def _made_from_data(connection: psycopg.Connection) -> dict[str, tuple[str, ...]
 
 
 def _made_from_columns(expected: Snapshot, actual: Snapshot) -> tuple[str, ...]:
-    """How the names begin of what 500_helpers.sql and 791_absent_values.sql make from a table's columns, for tables that
-    have got columns more: quality was attached to them, or somebody added his own."""
+    """How the names begin of what 500_helpers.sql and 791_absent_values.sql make from a table's columns, for tables
+    that have got columns more: quality was attached to them, or somebody added his own."""
     more = {name.split(".")[1] for name in actual.keys() - expected.keys() if name.startswith("column public.")}
     return tuple(
         made.format(table) for table in more

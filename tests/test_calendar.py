@@ -210,6 +210,14 @@ def test_markets_by_their_common_names(tx, name, market):
     assert tx.execute("SELECT DISTINCT market FROM market_calendar").fetchall() == [(market,)]
 
 
+def test_names_of_markets_mean_the_same_to_the_database_and_the_runner(tx):
+    named = dict(tx.execute("SELECT name, market FROM _tidemark.market_names").fetchall())
+    assert {name: calendars.resolve(name) for name in named} == named
+    package = exchange_calendars.get_calendar_names(include_aliases=True)
+    for name in {*package, *calendars.ALIASES} - set(named):
+        assert calendars.resolve(name).upper() == name.upper(), name
+
+
 @pytest.mark.parametrize(
     ("start", "end", "markets"),
     [

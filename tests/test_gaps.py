@@ -253,6 +253,66 @@ def test_the_profile_names_the_market_before_the_config(tx, calendar_2024, add):
     assert gaps(tx, source, utc(2024, 7, 4), utc(2024, 7, 5)) == [(utc(2024, 7, 4), utc(2024, 7, 5), 1)]
 
 
+@pytest.mark.parametrize(("market", "interval", "step"), [
+    ("XNYS", "1h", HOUR), ("XNYS", "30m", HOUR / 2), ("XHKG", "1h", HOUR), ("XTKS", "2h", 2 * HOUR),
+    ("XNYS", "4h", 4 * HOUR),
+])
+def test_bars_stamped_by_the_clock_leave_no_gap_but_those_that_are_left_out(tx, calendar_2024, add, market, interval,
+                                                                            step):
+    """A market that opens at 9:30 has an hour from 9:00, for those who count hours by the clock."""
+    start, end = utc(2024, 11, 4), utc(2024, 12, 21)  # without a change of New York's clocks
+    sessions = tx.execute(
+        "SELECT s.opens_at, s.closes_at FROM market_calendar AS c, LATERAL (VALUES (opens_at,"
+        " coalesce(break_starts_at, closes_at)), (break_ends_at, closes_at)) AS s (opens_at, closes_at)"
+        " WHERE market = %s AND date BETWEEN %s AND %s AND s.opens_at IS NOT NULL ORDER BY 1",
+        [market, start, end]).fetchall()
+    times = sorted({at for opens, closes in sessions for at in every(step, start, end) if opens - step < at < closes})
+    source_id = add("sources", interval=interval, config=Jsonb({"market": market}))
+    deliver(tx, source_id, times)
+    assert gaps(tx, source_id, start, end) == []
+    tx.execute("DELETE FROM timeseries_data WHERE timestamp = ANY (%s)", [times[10:12]])
+    assert [(at, bars) for at, _, bars in gaps(tx, source_id, start, end)] == [(times[10], 2)]
+
+
+@pytest.mark.parametrize("name", ["NYSE", "xnys", "Nyse"])
+def test_a_market_may_be_called_by_its_usual_name(tx, calendar_2024, add, name):
+    tx.execute("SET LOCAL tidemark.reason = 'test'")
+    saturday, week = utc(2024, 7, 6), (utc(2024, 7, 8), utc(2024, 7, 13))
+    profile = add("quality_profiles", name="p", market=name)
+    sources = [add("sources", interval="1d", quality_profile_id=profile),
+               add("sources", interval="1d", config=Jsonb({"market": name})),
+               add("sources", interval="1d", asset_id=add("assets", exchange=name))]
+    assert tx.execute("SELECT market FROM quality_profiles WHERE name = 'p'").fetchone() == ("XNYS",)
+    for source_id in sources:
+        deliver(tx, source_id, every(DAY, *week))
+        assert gaps(tx, source_id, saturday, week[1]) == []
+        assert [bars for *_, bars in gaps(tx, source_id, saturday, utc(2024, 7, 17))] == [2]
+    # what is not missing on a Saturday is out of session there
+    tx.execute("INSERT INTO validation_rules (name, applies_to, rule_type)"
+               " VALUES ('o', 'timeseries_data', 'session_open')")
+    deliver(tx, sources[0], [saturday])
+    assert tx.execute("SELECT quality_score FROM timeseries_data WHERE timestamp = %s", [saturday]).fetchone()[0] < 100
+
+
+def test_candles_are_missed_and_scored_by_the_same_market(tx, calendar_2024, add):
+    """The profile's, though the asset says no exchange."""
+    tx.execute("SET LOCAL tidemark.reason = 'test'")
+    asset_id = add("assets", exchange=None)
+    tx.execute("UPDATE quality_profiles SET market = 'NYSE'")
+    add("candles", asset_id=asset_id, interval="1d", ts=utc(2024, 7, 5), close=1)
+    assert tx.execute("SELECT missing_bars FROM find_candle_gaps(%s, '1d', %s, %s)",
+                      [asset_id, utc(2024, 7, 5), utc(2024, 7, 10)]).fetchall() == [(2,)]  # Monday and Tuesday
+
+
+def test_a_profile_of_a_market_without_a_calendar_is_warned_of(tx):
+    tx.execute("SET LOCAL tidemark.reason = 'test'")
+    said = []
+    tx.add_notice_handler(lambda notice: said.append((notice.severity, notice.message_primary, notice.message_hint)))
+    tx.execute("INSERT INTO quality_profiles (name, market) VALUES ('p', 'XNYZ')")
+    (severity, message, hint), = said
+    assert severity == "WARNING" and "XNYZ" in message and "tidemark calendar" in hint
+
+
 def test_a_source_without_rows_lacks_everything_asked_for(tx, add):
     source = add("sources", interval="1h")
     assert gaps(tx, source, utc(2024, 7, 1), utc(2024, 7, 2)) == [(utc(2024, 7, 1), utc(2024, 7, 2), 24)]

@@ -12,6 +12,26 @@ $func$;
 COMMENT ON FUNCTION _tidemark.edition() IS
 'Edition of TimescaleDB that runs: community or apache. The licence is fixed when the server starts.';
 
+-- The code of a market, given that or a usual name, in any case; what is not known stays as it is, because a calendar
+-- may be of a user's own making.
+CREATE OR REPLACE FUNCTION _tidemark.market_code(p_name text)
+    RETURNS text
+    LANGUAGE sql
+    STABLE
+    STRICT
+    PARALLEL SAFE
+    SET search_path = pg_catalog, pg_temp
+AS $func$
+    SELECT coalesce(
+        (SELECT c.market FROM public.market_calendar AS c WHERE c.market = p_name LIMIT 1),
+        (SELECT n.market FROM _tidemark.market_names AS n WHERE n.name = upper(p_name)),
+        (SELECT c.market FROM public.market_calendar AS c WHERE c.market = upper(p_name) LIMIT 1),
+        p_name
+    );
+$func$;
+COMMENT ON FUNCTION _tidemark.market_code(text) IS
+'Code of a market by that code or a usual name, in any case; what is not known stays as it is.';
+
 -- The name by which people and the record know a relation, and the only one: as SQL writes it, with the schema unless
 -- that is public. NULL where there is no such relation, or not any more. In SQL text a regclass writes itself.
 CREATE OR REPLACE FUNCTION _tidemark.label(p_relation regclass)

@@ -108,6 +108,22 @@ $func$;
 COMMENT ON FUNCTION _tidemark.rule_columns(public.validation_rules, regclass, boolean) IS
 'Columns that a rule names; raises TM206 where the table lacks one.';
 
+-- The grid on which bars of that length may begin, wherever they are traded: sessions open, and days begin, on quarters
+-- of an hour; a bar of a day and longer may be stamped with the close, which is on five minutes. Shorter bars lie on
+-- their own. NULL for instants, which have none.
+CREATE OR REPLACE FUNCTION _tidemark.grid(p_step interval)
+    RETURNS interval
+    LANGUAGE sql
+    IMMUTABLE
+    PARALLEL SAFE
+AS $func$
+    SELECT CASE WHEN p_step >= interval '1 day' THEN interval '5 minutes'
+                WHEN p_step >= interval '15 minutes' THEN interval '15 minutes'
+                WHEN p_step > interval '0' THEN p_step END;
+$func$;
+COMMENT ON FUNCTION _tidemark.grid(interval) IS
+'Grid on which bars of a length may begin, whatever the market; NULL for instants. Inlined.';
+
 -- The condition of a rule as SQL over d (the row) and p (market, step and transform of its series). NULL for
 -- not_future, which is judged once, when the row arrives. Raises TM206 for parameters that make no sense.
 CREATE OR REPLACE FUNCTION _tidemark.rule_condition(
@@ -172,9 +188,13 @@ BEGIN
         RETURN NULL;
     WHEN 'aligned' THEN
         RETURN replace(
-            $sql$CASE p.step WHEN interval '0' THEN NULL
-            WHEN interval '1 month' THEN date_trunc('month', @time@, 'UTC') = @time@
-            ELSE date_bin(p.step, @time@, '2000-01-03 00:00+00') = @time@ END$sql$,
+            CASE WHEN v_parameters ? 'offset' THEN
+                $sql$CASE p.step WHEN interval '0' THEN NULL
+                WHEN interval '1 month' THEN date_trunc('month', @time@, 'UTC') = @time@
+                ELSE date_bin(p.step, @time@, '2000-01-03 00:00+00') = @time@ END$sql$
+            ELSE
+                $sql$date_bin(_tidemark.grid(p.step), @time@, '2000-01-03 00:00+00') = @time@$sql$
+            END,
             '@time@', CASE WHEN v_parameters ? 'offset'
                 THEN format('(%s - %L::interval)', v_time, (v_parameters ->> 'offset')::interval) ELSE v_time END
         );
@@ -199,7 +219,7 @@ BEGIN
                 SELECT FROM public.market_calendar AS c
                  WHERE c.market = %2$s AND c.date <= (%1$s AT TIME ZONE 'UTC')::date
             ) THEN false END$sql$,
-            v_time, coalesce(quote_literal(v_parameters ->> 'market'), 'p.market')
+            v_time, coalesce(quote_literal(_tidemark.market_code(v_parameters ->> 'market')), 'p.market')
         );
     WHEN 'expression' THEN
         IF v_parameters ->> 'expression' IS NULL THEN

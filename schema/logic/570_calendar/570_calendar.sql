@@ -170,3 +170,28 @@ $func$;
 COMMENT ON FUNCTION _tidemark.open_time(text, timestamptz, timestamptz) IS
 'Time during which a market is open within a period; clock time without a market, NULL where its calendar does not '
 'reach.';
+
+-- A profile says market by its code: NYSE becomes XNYS. One that no calendar is known for is taken with a warning,
+-- because its calendar may come later, and without one it means nothing.
+CREATE OR REPLACE FUNCTION _tidemark.name_market()
+    RETURNS trigger
+    LANGUAGE plpgsql
+    SET search_path = pg_catalog, pg_temp
+AS $func$
+BEGIN
+    NEW.market := _tidemark.market_code(NEW.market);
+    IF NOT EXISTS (SELECT FROM public.market_calendar AS c WHERE c.market = NEW.market) THEN
+        RAISE WARNING USING
+            MESSAGE = format('market_calendar has no rows of market %L', NEW.market),
+            DETAIL = format('Until it has, profile %L is judged by the clock.', NEW.name),
+            HINT = format('Fill it with: tidemark calendar --from DATE --to DATE --market %s', NEW.market);
+    END IF;
+    RETURN NEW;
+END
+$func$;
+COMMENT ON FUNCTION _tidemark.name_market() IS
+'Row trigger: a profile names its market by the code of its calendar, and is warned where there is none.';
+
+CREATE OR REPLACE TRIGGER trg_name_market BEFORE INSERT OR UPDATE OF market ON public.quality_profiles FOR EACH ROW
+WHEN (NEW.market IS NOT NULL) EXECUTE FUNCTION _tidemark.name_market();
+COMMENT ON TRIGGER trg_name_market ON public.quality_profiles IS 'The market is named by the code of its calendar.';

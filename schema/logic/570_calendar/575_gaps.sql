@@ -50,41 +50,45 @@ $func$;
 COMMENT ON FUNCTION _tidemark.known_asset(uuid, public.candle_interval) IS
 'The asset whose candles are asked for; raises TM301 where there is none, TM302 without a length of bar.';
 
--- The calendar in which a source's bars are expected: its quality profile's market, else "market" in its config,
--- else NULL, clock time.
-CREATE OR REPLACE FUNCTION _tidemark.source_market(p_source_id integer)
+-- The calendar in which the bars of a source (p_asset_id is NULL) or an asset's candles are expected: the market of the
+-- profile that they are scored by, so that no row can be both missing and out of session; else "market" in the source's
+-- config; else the exchange of the asset, where market_calendar has it; else NULL, clock time.
+CREATE OR REPLACE FUNCTION _tidemark.series_market(
+    p_source_id integer,
+    p_asset_id uuid,
+    p_interval public.candle_interval
+)
     RETURNS text
     LANGUAGE sql
     STABLE
-    STRICT
     PARALLEL SAFE
     SET search_path = pg_catalog, pg_temp
 AS $func$
-    SELECT coalesce(p.market, s.config ->> 'market')
-      FROM public.sources AS s
-      LEFT JOIN public.quality_profiles AS p USING (quality_profile_id)
-     WHERE s.source_id = p_source_id;
+    SELECT coalesce(
+        (SELECT q.market
+           FROM _tidemark.quality_targets AS t
+          CROSS JOIN LATERAL _tidemark.series_profiles(t, ARRAY[
+                    CASE WHEN p_asset_id IS NULL THEN jsonb_build_object('source_id', p_source_id)
+                         ELSE jsonb_build_object('asset_id', p_asset_id, 'interval', p_interval) END
+                ]) AS p
+           JOIN public.quality_profiles AS q ON q.quality_profile_id = p.quality_profile_id
+          WHERE t.label = CASE WHEN p_asset_id IS NULL THEN 'timeseries_data' ELSE 'candles' END),
+        (SELECT _tidemark.market_code(s.config ->> 'market')
+           FROM public.sources AS s WHERE p_asset_id IS NULL AND s.source_id = p_source_id),
+        (SELECT c.market
+           FROM public.assets AS a
+          CROSS JOIN LATERAL (
+                    SELECT m.market FROM public.market_calendar AS m
+                     WHERE m.market = _tidemark.market_code(a.exchange) LIMIT 1
+                ) AS c
+          WHERE a.asset_id = coalesce(
+                    p_asset_id, (SELECT s.asset_id FROM public.sources AS s WHERE s.source_id = p_source_id)
+                ))
+    );
 $func$;
-COMMENT ON FUNCTION _tidemark.source_market(integer) IS
-'Calendar of a source: of its quality profile, else of its config; NULL: clock time.';
-
--- The calendar in which an asset's candles are expected: its exchange, where market_calendar has one by that code,
--- else NULL, clock time.
-CREATE OR REPLACE FUNCTION _tidemark.asset_market(p_asset_id uuid)
-    RETURNS text
-    LANGUAGE sql
-    STABLE
-    STRICT
-    PARALLEL SAFE
-    SET search_path = pg_catalog, pg_temp
-AS $func$
-    SELECT a.exchange
-      FROM public.assets AS a
-     WHERE a.asset_id = p_asset_id
-       AND EXISTS (SELECT FROM public.market_calendar AS c WHERE c.market = a.exchange);
-$func$;
-COMMENT ON FUNCTION _tidemark.asset_market(uuid) IS
-'Calendar of an asset: its exchange, where there is a calendar of that name; NULL: clock time.';
+COMMENT ON FUNCTION _tidemark.series_market(integer, uuid, public.candle_interval) IS
+'Calendar of a source, or of an asset''s candles: of the profile, else of the config, else of the exchange; NULL: clock '
+'time.';
 
 -- The bars that start in [p_from, p_to), in a market's calendar or, without a market, by the clock in UTC.
 -- Both bounds are finite and the calendar covers them: callers see to that. Bars shorter than a day lie on the grid
@@ -93,11 +97,14 @@ COMMENT ON FUNCTION _tidemark.asset_market(uuid) IS
 -- session is not expected. A bar counts as delivered when a row lies in [match_from, match_to): for longer bars that
 -- reaches back to the midnight their date begins with, in any zone (the earliest is UTC+14), and for weeks to
 -- Sunday, because such bars are stamped with the date, the week or the opening. It never reaches into another bar.
+-- With p_phase the bars of a session lie on the grid p_phase + k * length of the clock instead, from the one that the
+-- session opens in: the hour from 9:00 for a market that opens at 9:30.
 CREATE OR REPLACE FUNCTION _tidemark.expected_bars(
     p_market text,
     p_interval public.candle_interval,
     p_from timestamptz,
-    p_to timestamptz
+    p_to timestamptz,
+    p_phase interval DEFAULT NULL
 )
     RETURNS TABLE (bar_start timestamptz, bar_end timestamptz, match_from timestamptz, match_to timestamptz)
     LANGUAGE plpgsql
@@ -119,18 +126,22 @@ BEGIN
            AND g.starts_at < p_to;
     ELSIF p_interval < '1d' THEN
         RETURN QUERY
-        SELECT g.starts_at, e.ends_at, g.starts_at, e.ends_at
+        -- A bar by the clock may reach over a break, and is one.
+        SELECT g.starts_at, max(e.ends_at), g.starts_at, max(e.ends_at)
           FROM public.market_calendar AS c
          CROSS JOIN LATERAL (VALUES (c.opens_at, coalesce(c.break_starts_at, c.closes_at)),
                                     (c.break_ends_at, c.closes_at)) AS s (starts_at, ends_at)
-         CROSS JOIN LATERAL generate_series(s.starts_at, s.ends_at, v_length) AS g (starts_at)
+         CROSS JOIN LATERAL generate_series(
+                   coalesce(date_bin(v_length, s.starts_at, c_epoch + p_phase), s.starts_at), s.ends_at, v_length
+               ) AS g (starts_at)
          CROSS JOIN LATERAL (SELECT least(g.starts_at + v_length, s.ends_at)) AS e (ends_at)
          WHERE c.market = p_market
            -- A session lies within two days of its trading date, seen from UTC.
            AND c.date BETWEEN v_first_date - 2 AND v_last_date + 2
            AND g.starts_at < s.ends_at
            AND g.starts_at >= p_from
-           AND g.starts_at < p_to;
+           AND g.starts_at < p_to
+         GROUP BY g.starts_at;
     ELSE
         RETURN QUERY
         WITH day AS ( -- with a whole period to spare on both sides
@@ -175,9 +186,43 @@ BEGIN
     END IF;
 END
 $func$;
-COMMENT ON FUNCTION _tidemark.expected_bars(text, public.candle_interval, timestamptz, timestamptz) IS
+COMMENT ON FUNCTION _tidemark.expected_bars(text, public.candle_interval, timestamptz, timestamptz, interval) IS
 'Bars that start in a period according to a market''s calendar (NULL: clock time, in UTC), with the range in which a '
 'row counts as their delivery.';
+
+-- Where a series stamps its bars by the clock and not from the opening of its market, the part of the bar's length
+-- that its stamps are past the grid of midnight (UTC); else NULL. Its own rows decide: whichever grid more of them are
+-- on.
+CREATE OR REPLACE FUNCTION _tidemark.clock_phase(
+    p_market text,
+    p_interval public.candle_interval,
+    p_from timestamptz,
+    p_to timestamptz,
+    p_times timestamptz[]
+)
+    RETURNS interval
+    LANGUAGE sql
+    STABLE
+    SET search_path = pg_catalog, pg_temp
+AS $func$
+    WITH phase AS (
+        SELECT mode() WITHIN GROUP (ORDER BY t.at - date_bin(
+                   _tidemark.bar_length(p_interval), t.at, timestamptz '2000-01-01 00:00:00+00'
+               )) AS phase
+          FROM unnest(p_times) AS t (at)
+         WHERE p_market IS NOT NULL AND p_interval < '1d'
+    )
+    SELECT p.phase
+      FROM phase AS p
+     WHERE p.phase IS NOT NULL
+       AND (SELECT count(*) FROM _tidemark.expected_bars(p_market, p_interval, p_from, p_to, p.phase) AS e
+             WHERE EXISTS (SELECT FROM unnest(p_times) AS t (at) WHERE t.at = e.bar_start))
+           > (SELECT count(*) FROM _tidemark.expected_bars(p_market, p_interval, p_from, p_to) AS e
+               WHERE EXISTS (SELECT FROM unnest(p_times) AS t (at) WHERE t.at = e.bar_start));
+$func$;
+COMMENT ON FUNCTION _tidemark.clock_phase(
+    text, public.candle_interval, timestamptz, timestamptz, timestamptz[]
+) IS 'How far past the grid of midnight a series stamps its bars, where it does not count them from the opening.';
 
 -- Ranges of expected bars for which p_times, the timestamps of a series in any order, has no row. Bars that have not
 -- ended yet are not missing. Missing bars that follow each other in the calendar form one range, also across a night.
@@ -195,7 +240,10 @@ CREATE OR REPLACE FUNCTION _tidemark.gaps_between(
 AS $func$
     WITH expected AS (
         SELECT e.*, row_number() OVER (ORDER BY e.bar_start) AS bar_number
-          FROM _tidemark.expected_bars(p_market, p_interval, p_from, p_to) AS e
+          FROM _tidemark.expected_bars(
+                   p_market, p_interval, p_from, p_to,
+                   _tidemark.clock_phase(p_market, p_interval, p_from, p_to, p_times)
+               ) AS e
          WHERE e.bar_end <= now()
     ), event AS (
         SELECT e.bar_number, e.bar_start, e.bar_end, e.match_to, e.match_from AS at, false AS is_row FROM expected AS e
@@ -355,7 +403,7 @@ BEGIN
     RETURN QUERY
     SELECT g.*
       FROM _tidemark.series_gaps(
-               p_source_id, NULL, v_source.interval, _tidemark.source_market(p_source_id),
+               p_source_id, NULL, v_source.interval, _tidemark.series_market(p_source_id, NULL, NULL),
                v_source.status = 'active', p_from, p_to
            ) AS g;
 END
@@ -385,7 +433,9 @@ BEGIN
     RETURN QUERY
     SELECT g.*
       FROM _tidemark.series_gaps(
-               NULL, p_asset_id, p_interval, coalesce(p_market, _tidemark.asset_market(p_asset_id)), v_asset.is_active,
+               NULL, p_asset_id, p_interval,
+               coalesce(_tidemark.market_code(p_market), _tidemark.series_market(NULL, p_asset_id, p_interval)),
+               v_asset.is_active,
                p_from, p_to
            ) AS g;
 END

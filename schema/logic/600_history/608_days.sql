@@ -162,7 +162,7 @@ SELECT 'timeseries_data'::text AS table_name,
        f.timestamp AS first_at,
        l.timestamp AS last_at,
        CASE WHEN s.status = 'active' THEN _tidemark.open_time(
-           _tidemark.source_market(s.source_id),
+           _tidemark.series_market(s.source_id, NULL, NULL),
            l.timestamp + coalesce(_tidemark.bar_length(s.interval), interval '0'), now()
        ) END AS stale_for
   FROM public.sources AS s
@@ -183,7 +183,7 @@ SELECT 'candles',
        f.ts,
        l.ts,
        CASE WHEN a.is_active THEN _tidemark.open_time(
-           _tidemark.asset_market(a.asset_id), l.ts + _tidemark.bar_length(k.interval), now()
+           _tidemark.series_market(NULL, a.asset_id, k.interval), l.ts + _tidemark.bar_length(k.interval), now()
        ) END
   FROM (SELECT DISTINCT d.asset_id, d.interval FROM public.candles_days AS d) AS k
   JOIN public.assets AS a ON a.asset_id = k.asset_id
