@@ -661,9 +661,7 @@ BEGIN
                               OR (p.transform = 'log_return' AND (d.open > '0'::double precision AND d.open < '1e100'::double precision AND d.high > '0'::double precision AND d.high < '1e100'::double precision AND d.low > '0'::double precision AND d.low < '1e100'::double precision AND d.close > '0'::double precision AND d.close < '1e100'::double precision) IS FALSE)
     OR (NOT (d.low > d.open OR d.low > d.close OR d.open > d.high OR d.close > d.high OR d.low > d.high)) IS FALSE
     OR (d.volume >= '0'::double precision AND d.volume < 'Infinity'::double precision) IS FALSE
-    OR (CASE p.step WHEN interval '0' THEN NULL
-            WHEN interval '1 month' THEN date_trunc('month', d."timestamp", 'UTC') = d."timestamp"
-            ELSE date_bin(p.step, d."timestamp", '2000-01-03 00:00+00') = d."timestamp" END) IS FALSE
+    OR (date_bin(_tidemark.grid(p.step), d."timestamp", '2000-01-03 00:00+00') = d."timestamp") IS FALSE
     OR (CASE WHEN p.market IS NULL THEN NULL WHEN EXISTS (
                 SELECT FROM public.market_calendar AS c
                  WHERE c.market = p.market
@@ -753,9 +751,7 @@ BEGIN
                     OR (p.transform = 'log_return' AND (d.open > '0'::double precision AND d.open < '1e100'::double precision AND d.high > '0'::double precision AND d.high < '1e100'::double precision AND d.low > '0'::double precision AND d.low < '1e100'::double precision AND d.close > '0'::double precision AND d.close < '1e100'::double precision) IS FALSE)
     OR (NOT (d.low > d.open OR d.low > d.close OR d.open > d.high OR d.close > d.high OR d.low > d.high)) IS FALSE
     OR (d.volume >= '0'::double precision AND d.volume < 'Infinity'::double precision) IS FALSE
-    OR (CASE p.step WHEN interval '0' THEN NULL
-            WHEN interval '1 month' THEN date_trunc('month', d."timestamp", 'UTC') = d."timestamp"
-            ELSE date_bin(p.step, d."timestamp", '2000-01-03 00:00+00') = d."timestamp" END) IS FALSE
+    OR (date_bin(_tidemark.grid(p.step), d."timestamp", '2000-01-03 00:00+00') = d."timestamp") IS FALSE
     OR (CASE WHEN p.market IS NULL THEN NULL WHEN EXISTS (
                 SELECT FROM public.market_calendar AS c
                  WHERE c.market = p.market
@@ -886,9 +882,7 @@ BEGIN
                       array_remove(ARRAY[CASE WHEN (p.transform = 'log_return' AND (d.open > '0'::double precision AND d.open < '1e100'::double precision AND d.high > '0'::double precision AND d.high < '1e100'::double precision AND d.low > '0'::double precision AND d.low < '1e100'::double precision AND d.close > '0'::double precision AND d.close < '1e100'::double precision) IS FALSE) THEN 1 END,
     CASE WHEN (NOT (d.low > d.open OR d.low > d.close OR d.open > d.high OR d.close > d.high OR d.low > d.high)) IS FALSE THEN 2 END,
     CASE WHEN (d.volume >= '0'::double precision AND d.volume < 'Infinity'::double precision) IS FALSE THEN 3 END,
-    CASE WHEN (CASE p.step WHEN interval '0' THEN NULL
-            WHEN interval '1 month' THEN date_trunc('month', d."timestamp", 'UTC') = d."timestamp"
-            ELSE date_bin(p.step, d."timestamp", '2000-01-03 00:00+00') = d."timestamp" END) IS FALSE THEN 5 END,
+    CASE WHEN (date_bin(_tidemark.grid(p.step), d."timestamp", '2000-01-03 00:00+00') = d."timestamp") IS FALSE THEN 5 END,
     CASE WHEN (CASE WHEN p.market IS NULL THEN NULL WHEN EXISTS (
                 SELECT FROM public.market_calendar AS c
                  WHERE c.market = p.market
@@ -975,9 +969,7 @@ BEGIN
                     OR (p.transform = 'log_return' AND (d.open > '0'::double precision AND d.open < '1e100'::double precision AND d.high > '0'::double precision AND d.high < '1e100'::double precision AND d.low > '0'::double precision AND d.low < '1e100'::double precision AND d.close > '0'::double precision AND d.close < '1e100'::double precision) IS FALSE)
     OR (NOT (d.low > d.open OR d.low > d.close OR d.open > d.high OR d.close > d.high OR d.low > d.high)) IS FALSE
     OR (d.volume >= '0'::double precision AND d.volume < 'Infinity'::double precision) IS FALSE
-    OR (CASE p.step WHEN interval '0' THEN NULL
-            WHEN interval '1 month' THEN date_trunc('month', d."timestamp", 'UTC') = d."timestamp"
-            ELSE date_bin(p.step, d."timestamp", '2000-01-03 00:00+00') = d."timestamp" END) IS FALSE
+    OR (date_bin(_tidemark.grid(p.step), d."timestamp", '2000-01-03 00:00+00') = d."timestamp") IS FALSE
     OR (CASE WHEN p.market IS NULL THEN NULL WHEN EXISTS (
                 SELECT FROM public.market_calendar AS c
                  WHERE c.market = p.market
@@ -1129,9 +1121,7 @@ BEGIN
         NULL;
     END;
     BEGIN
-        IF (SELECT (CASE p.step WHEN interval '0' THEN NULL
-            WHEN interval '1 month' THEN date_trunc('month', d."timestamp", 'UTC') = d."timestamp"
-            ELSE date_bin(p.step, d."timestamp", '2000-01-03 00:00+00') = d."timestamp" END) IS FALSE FROM jsonb_populate_record(NULL::public.timeseries_data, p_row) AS d
+        IF (SELECT (date_bin(_tidemark.grid(p.step), d."timestamp", '2000-01-03 00:00+00') = d."timestamp") IS FALSE FROM jsonb_populate_record(NULL::public.timeseries_data, p_row) AS d
              CROSS JOIN (SELECT p_market AS market, p_step AS step, p_transform AS transform) AS p)
         THEN
             v_broken := v_broken || 5;
