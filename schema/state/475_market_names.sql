@@ -56,4 +56,5 @@ VALUES
 ('XETRA', 'XETR'),
 ('XTSX', 'XTSE');
 
-UPDATE public.quality_profiles AS q SET market = n.market FROM _tidemark.market_names AS n WHERE n.name = upper(q.market);
+UPDATE public.quality_profiles AS q SET market = n.market
+  FROM _tidemark.market_names AS n WHERE n.name = upper(q.market);

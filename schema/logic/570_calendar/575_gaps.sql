@@ -50,9 +50,9 @@ $func$;
 COMMENT ON FUNCTION _tidemark.known_asset(uuid, public.candle_interval) IS
 'The asset whose candles are asked for; raises TM301 where there is none, TM302 without a length of bar.';
 
--- The calendar in which the bars of a source (p_asset_id is NULL) or an asset's candles are expected: the market of the
--- profile that they are scored by, so that no row can be both missing and out of session; else "market" in the source's
--- config; else the exchange of the asset, where market_calendar has it; else NULL, clock time.
+-- The calendar in which the bars of a source (p_asset_id is NULL) or an asset's candles are expected: the market of
+-- the profile that they are scored by, so that no row can be both missing and out of session; else "market" in the
+-- source's config; else the exchange of the asset, where market_calendar has it; else NULL, clock time.
 CREATE OR REPLACE FUNCTION _tidemark.series_market(
     p_source_id integer,
     p_asset_id uuid,
