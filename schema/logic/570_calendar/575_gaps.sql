@@ -87,8 +87,7 @@ AS $func$
     );
 $func$;
 COMMENT ON FUNCTION _tidemark.series_market(integer, uuid, public.candle_interval) IS
-'Calendar of a source, or of an asset''s candles: of the profile, else of the config, else of the exchange; NULL: clock '
-'time.';
+'Calendar of a source, or of an asset''s candles: of profile, else config, else exchange; NULL: clock time.';
 
 -- The bars that start in [p_from, p_to), in a market's calendar or, without a market, by the clock in UTC.
 -- Both bounds are finite and the calendar covers them: callers see to that. Bars shorter than a day lie on the grid
