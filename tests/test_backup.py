@@ -265,7 +265,7 @@ def test_jobs_run_again_after_a_restore(saved, edition):
         beats = "SELECT count(*) > 0 FROM prints_log WHERE price >= 1000 AND price = round(price)"
         before = rows(saved.database, beats)
         assert before == [(False,)]
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + 90
         while not rows(Database(server.url("restored")), beats)[0][0]:
             assert time.monotonic() < deadline, "the job did not run"
             time.sleep(0.2)

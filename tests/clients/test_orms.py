@@ -28,9 +28,13 @@ def options(database, application):
 
 
 def test_sqlmodel(database):
+    from sqlalchemy.orm import registry
     from sqlmodel import Field, Session, SQLModel, create_engine, select
 
-    class Position(SQLModel, table=True):
+    class Base(SQLModel, registry=registry()):  # or the other edition's test finds its table declared already
+        pass
+
+    class Position(Base, table=True):
         __tablename__ = "positions"
         id: int | None = Field(default=None, primary_key=True)
         user_id: int
