@@ -40,6 +40,25 @@ def test_every_enumeration_takes_text_and_compares_with_it(tx, application):
         tx.execute("DROP TABLE t")
 
 
+@pytest.mark.parametrize("application", ["buddy_ai", "cryptovolt", "trading_manager", "hyperliquid", "btc_dashboard"])
+def test_every_enumeration_has_patterns_and_case_as_text_has(tx, application):
+    tx.execute(f"SET LOCAL search_path = {application}, public")
+    for name, labels in enums(tx).items():
+        label = labels[-1]
+        for kind in ("text", "varchar"):
+            value, pattern = f"'{label}'::{name}", f"'{label[:2].swapcase()}%'::{kind}"
+            assert tx.execute(f"""
+                SELECT {value} LIKE '{label[:2]}%', {value} ILIKE {pattern}, {value} NOT LIKE '%x%'::{kind},
+                       {value} NOT ILIKE {pattern}, {value} ~ ('^' || '{label}')::{kind}, {value} ~* upper('{label}'),
+                       {value} !~ '{label}'::{kind}, {value} !~* upper('{label}'), lower({value}), upper({value})
+                """).fetchone() == (True, True, "x" not in label, False, True, True, False, False, label.lower(),
+                                    label.upper()), name
+    # Text is compared as ever.
+    assert tx.execute("SELECT 'Ab' LIKE 'A%', lower('Ab'), upper('a' || 'b'), lower(int4range(1, 2)), 'a' ~ 'A',"
+                      " name ILIKE 'x%' FROM (VALUES ('X1')) AS s (name)").fetchone() == (
+        True, "ab", "AB", 1, False, True)
+
+
 def test_every_application_has_the_operators(tx):
     counts = tx.execute("""
         SELECT o.oprnamespace::regnamespace::text, count(*) FROM pg_operator AS o

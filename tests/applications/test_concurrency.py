@@ -152,6 +152,13 @@ def test_two_sessions_at_one_row_do_as_on_a_table(sessions, view):
     end_of(row)
 
 
+def test_rows_of_every_view_can_be_locked(tx):
+    """As with_for_update() does."""
+    for view in VIEWS:
+        for lock in ("FOR UPDATE", "FOR SHARE NOWAIT", "FOR NO KEY UPDATE SKIP LOCKED"):
+            tx.execute(f"SELECT * FROM {view} {lock}")
+
+
 def test_every_view_is_here(tx):
     assert [view for (view,) in tx.execute("""
         SELECT c.oid::regclass::text FROM pg_class AS c

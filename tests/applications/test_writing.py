@@ -151,6 +151,7 @@ ROWS = {  # what each table needs besides
     "backtest_configs": "strategy_id, name, asset_universe, interval, period_start, period_end)"
                         " VALUES (1, 'n', ARRAY[@a], '1d', '2024-01-01', '2024-01-02'",
     "backtest_results": "config_id, period_start, period_end) VALUES (1, '2024-01-01', '2024-01-02'",
+    "corporate_actions": "asset_id, ex_date, ratio, source) VALUES (@a, '2024-01-02', 2, 'file'",
 }
 
 
@@ -268,6 +269,52 @@ def test_do_nothing_neither_overwrites_nor_raises(tx, view):
     else:
         tx.execute(f"{insert} RETURNING 'ON CONFLICT DO NOTHING'", [at[2], 2])
         assert tx.execute(f"SELECT {figure} FROM {view} ORDER BY timestamp DESC").fetchone() == (2,)
+
+
+@pytest.mark.parametrize("view", BARS)
+def test_do_nothing_is_what_the_inserts_into_that_view_say(tx, view):
+    columns, values, figure = BARS[view]
+    at = "'2024-03-01 12:00'"
+    tx.execute("SET LOCAL timezone = 'UTC'")
+    insert = f"INSERT INTO {view} ({columns}) VALUES ({values.replace('%s', at, 1)})"
+    tx.execute(insert.replace("%s", "1"))
+    schema, table = view.split(".")
+    quoted = f'{schema}."{table}"'
+
+    def write(statement):
+        """What the bar holds after that statement, which gives it a 2."""
+        with tx.transaction(force_rollback=True):
+            try:
+                with tx.transaction():
+                    tx.execute(statement.replace("%s", "2"))
+            except errors.UniqueViolation:
+                return "refused"
+            return tx.execute(f"SELECT {figure} FROM {view}").fetchone()[0]
+
+    writes = "refused" if view == "buddy_ai.ohlcv_data" else 2
+    clause = "ON CONFLICT DO NOTHING"
+    other = f"INSERT INTO sources (name, data_type) VALUES ('n', 'scalar') {clause}"
+    tx.execute(f"PREPARE put AS {insert.replace('%s', '2')} {clause}")
+    tx.execute(f'PREPARE "Put" AS {insert.replace("%s", "2")}')
+    for statement in (f"/* a */ {insert} {clause} /* b */", f"{insert} /* it's */ ON /* */ CONFLICT DO -- b\nNOTHING",
+                      f"{insert.replace(view, quoted)} {clause}", f"{insert} {clause}; {other}",
+                      f"{insert} {clause}; SELECT 1", f"{insert} {clause}; {insert} {clause}", "EXECUTE put",
+                      f"WITH new AS ({insert} {clause} RETURNING 1) INSERT INTO sources (name, data_type)"
+                      f" SELECT 'n', 'scalar' FROM new"):
+        assert write(statement) == 1, statement
+    for statement in (f"{insert} RETURNING $${clause}$$", f"{insert} RETURNING $a${clause}$a$",
+                      f"{insert} RETURNING E'it\\'s {clause}'", f'{insert} RETURNING 1 AS "{clause}"',
+                      f"{insert}; {other}", f"{other}; {insert}", f"WITH new AS ({other}) {insert}", 'EXECUTE "Put"',
+                      f"{insert} -- {clause}", f"/* {clause} */ {insert}"):
+        assert write(statement) == writes, statement
+    for statement in (f"{insert}; {insert} {clause}", f"{insert} {clause}; {insert}"):
+        with pytest.raises(errors.FeatureNotSupported) as refused, tx.transaction():
+            tx.execute(statement.replace("%s", "2"))
+        assert refused.value.diag.table_name == table
+    # A view of one's own over it.
+    tx.execute(f"CREATE TEMP VIEW mine AS SELECT * FROM {view}")
+    assert write(f"{insert.replace(view, 'mine')} {clause}") == 1
+    assert write(insert.replace(view, "mine")) == writes
 
 
 @pytest.mark.parametrize("view", [view for view in BARS if view != "buddy_ai.ohlcv_data"])

@@ -81,3 +81,49 @@ BEGIN
     END LOOP;
 END
 $do$;
+
+-- Patterns and case, as a column of text has them: one operator and one function each for all enumerations.
+DO $do$
+DECLARE
+    v_operator record;
+    v_schema name;
+    v_function text;
+BEGIN
+    FOR v_operator IN
+        SELECT o.*
+          FROM (VALUES ('~~', 'like'), ('!~~', 'not_like'), ('~~*', 'ilike'), ('!~~*', 'not_ilike'),
+                       ('~', 'matches'), ('!~', 'matches_not'), ('~*', 'imatches'), ('!~*', 'imatches_not')
+               ) AS o (symbol, name)
+    LOOP
+        EXECUTE format(
+            'CREATE OR REPLACE FUNCTION _tidemark.enum_%s(anyenum, text) RETURNS boolean LANGUAGE sql STABLE '
+            'PARALLEL SAFE AS $func$ SELECT $1::pg_catalog.text OPERATOR(pg_catalog.%s) $2; $func$',
+            v_operator.name, v_operator.symbol
+        );
+        EXECUTE format('COMMENT ON FUNCTION _tidemark.enum_%s(anyenum, text) IS %L', v_operator.name,
+                       'Compares a label with a pattern. Inlined.');
+        FOREACH v_schema IN ARRAY ARRAY[
+            'buddy_ai', 'cryptovolt', 'trading_manager', 'hyperliquid', 'btc_dashboard'
+        ] LOOP
+            IF NOT EXISTS (
+                SELECT FROM pg_catalog.pg_operator AS o
+                 WHERE o.oprname = v_operator.symbol AND o.oprnamespace = v_schema::text::regnamespace
+                   AND o.oprleft = 'anyenum'::regtype
+            ) THEN
+                EXECUTE format('CREATE OPERATOR %I.%s (LEFTARG = anyenum, RIGHTARG = text, '
+                               'FUNCTION = _tidemark.enum_%s)', v_schema, v_operator.symbol, v_operator.name);
+            END IF;
+        END LOOP;
+    END LOOP;
+    FOREACH v_schema IN ARRAY ARRAY['buddy_ai', 'cryptovolt', 'trading_manager', 'hyperliquid', 'btc_dashboard'] LOOP
+        FOREACH v_function IN ARRAY ARRAY['lower', 'upper'] LOOP
+            EXECUTE format(
+                'CREATE OR REPLACE FUNCTION %1$I.%2$I(anyenum) RETURNS text LANGUAGE sql STABLE PARALLEL SAFE '
+                'AS $func$ SELECT pg_catalog.%2$I($1::pg_catalog.text); $func$', v_schema, v_function
+            );
+            EXECUTE format('COMMENT ON FUNCTION %I.%I(anyenum) IS %L', v_schema, v_function,
+                           format('A label in %s case letters. Inlined.', v_function));
+        END LOOP;
+    END LOOP;
+END
+$do$;

@@ -28,7 +28,7 @@ BEGIN
                'strategy_rules', 'signals', 'backtest_configs', 'backtest_results', 'trades', 'positions',
                'learning_entries', 'users', 'watchlists', 'watchlist_items', 'alerts', 'notifications',
                'timeseries_data', 'candles', 'quotes', 'sentiment_data', 'indicators', 'features', 'time_index',
-               'market_calendar', 'validation_rules', 'quality_profiles'
+               'market_calendar', 'validation_rules', 'quality_profiles', 'corporate_actions'
            )
            AND a.attnotnull
            AND a.attgenerated = ''

@@ -6,8 +6,9 @@
 -- A trigger does not see ON CONFLICT DO NOTHING, so it is read from the text of the statement. Then a row is stored at
 -- once, and passed over where there is one already. Else the view decides: 'replace', or 'refuse', which is 23505.
 
--- Whether the statement that runs says ON CONFLICT DO NOTHING: the innermost one, where it is a function's own.
-CREATE OR REPLACE FUNCTION _tidemark.says_do_nothing(p_context text)
+-- Whether the statement that runs says ON CONFLICT DO NOTHING: the innermost one, where it is a function's own. A text
+-- may hold several statements, of which it is not known which one runs: those that insert into the view have to agree.
+CREATE OR REPLACE FUNCTION _tidemark.says_do_nothing(p_context text, p_view text)
     RETURNS boolean
     LANGUAGE plpgsql
     STABLE
@@ -15,17 +16,46 @@ CREATE OR REPLACE FUNCTION _tidemark.says_do_nothing(p_context text)
 AS $func$
 DECLARE
     -- Of SQL in functions the context tells the text, the innermost first; the client's statement is not in there.
-    v_statement text := coalesce(substring(p_context FROM '\nSQL statement "(.*?)"(?:\n|$)'), current_query());
+    v_text text := coalesce(substring(p_context FROM '\nSQL statement "(.*?)"(?:\n|$)'), current_query());
+    v_prepared CONSTANT text[] := regexp_match(v_text, '^\s*EXECUTE\s+(?:"([^"]+)"|(\w+))', 'i');
+    v_says boolean[];
 BEGIN
-    IF v_statement !~* 'DO\s+NOTHING' THEN
+    IF v_prepared IS NOT NULL THEN
+        SELECT p.statement INTO v_text
+          FROM pg_catalog.pg_prepared_statements AS p
+         WHERE p.name = coalesce(v_prepared[1], lower(v_prepared[2]));
+    END IF;
+    IF v_text !~* '\mNOTHING\M' THEN
         RETURN false;
     END IF;
-    v_statement := regexp_replace(v_statement, $r$'(?:[^']|'')*'|--[^\n]*|/\*.*?\*/$r$, ' ', 'g');
-    RETURN v_statement ~* 'ON\s+CONFLICT\s*(?:\([^()]*\)\s*|ON\s+CONSTRAINT\s+\S+\s+)?DO\s+NOTHING';
+    -- Without strings, comments and names in quotes that only look like it.
+    v_text := regexp_replace(
+        regexp_replace(v_text, '"(\w+)"', '\1', 'g'),
+        $r$\mE'(?:[^'\\]|\\.|'')*'|'(?:[^']|'')*'|\$(?:[a-z_]\w*)?\$[^$]*\$(?:[a-z_]\w*)?\$|--[^\n]*|$r$
+        || $r$/\*(?:[^*]|\*+[^*/])*\*+/|"(?:[^"]|"")*"$r$, ' ', 'gi'
+    );
+    WITH inserts AS (
+        SELECT lower(substring(t.part FROM '^\s*(?:\w+\s*\.\s*)?(\w+)')) = p_view AS is_ours,
+               split_part(t.part, ';', 1)
+               ~* 'ON\s+CONFLICT\s*(?:\([^()]*\)\s*|ON\s+CONSTRAINT\s+\S+\s+)?DO\s+NOTHING' AS says
+          FROM regexp_split_to_table(v_text, '\mINSERT\s+INTO\M', 'i') WITH ORDINALITY AS t (part, place)
+         WHERE t.place > 1
+    )
+
+    SELECT array_agg(DISTINCT i.says) INTO v_says
+      FROM inserts AS i
+     WHERE i.is_ours OR NOT EXISTS (SELECT FROM inserts AS o WHERE o.is_ours); -- a view of one's own over ours
+    IF cardinality(v_says) > 1 THEN
+        RAISE EXCEPTION USING ERRCODE = 'feature_not_supported',
+            MESSAGE = format('one text inserts into %s with ON CONFLICT DO NOTHING and without', p_view),
+            DETAIL = 'Which of the two a statement says is read from the text that was sent.',
+            HINT = 'Send the statements one by one.', TABLE = p_view;
+    END IF;
+    RETURN coalesce(v_says[1], false);
 END
 $func$;
-COMMENT ON FUNCTION _tidemark.says_do_nothing(text) IS
-'Whether the statement that runs says ON CONFLICT DO NOTHING; p_context is PG_CONTEXT in a trigger.';
+COMMENT ON FUNCTION _tidemark.says_do_nothing(text, text) IS
+'Whether the statement that runs says ON CONFLICT DO NOTHING; p_context is PG_CONTEXT in a trigger of p_view.';
 
 -- Begins a statement's arrivals. Rows that wait as text have to be read as they were written, so a session that writes
 -- instants or figures in a way of its own has the usual one until the statement ends.
@@ -50,7 +80,7 @@ BEGIN
             set_config('tidemark.arrivals_first', '', true),
             set_config('tidemark.arrivals_settings', v_settings, true),
             set_config('tidemark.on_conflict',
-                       CASE WHEN _tidemark.says_do_nothing(v_context) THEN 'nothing' ELSE TG_ARGV[0] END, true);
+                       CASE WHEN _tidemark.says_do_nothing(v_context, TG_TABLE_NAME) THEN 'nothing' ELSE TG_ARGV[0] END, true);
     RETURN NULL;
 END
 $func$;

@@ -47,11 +47,10 @@ SELECT c.id AS data_id,
        c.low AS low_price,
        c.close AS close_price,
        c.volume,
-       s.provider AS source,
+       (SELECT s.provider FROM public.sources AS s WHERE s.source_id = c.source_id) AS source, -- joined, no FOR UPDATE
        c.ingested_at AT TIME ZONE 'UTC' AS created_at
   FROM public.candles AS c
   JOIN public.assets AS a ON a.asset_id = c.asset_id
-  LEFT JOIN public.sources AS s ON s.source_id = c.source_id
  WHERE c.interval = cryptovolt.bar_interval();
 COMMENT ON VIEW cryptovolt.market_data IS
 'Bars of the length cryptovolt.bar_interval() by symbol; one stored again for its instant replaces the one there. '
