@@ -491,10 +491,11 @@ def _create_roles(
                 _set(connection, sql.SQL("ALTER ROLE {}").format(sql.Identifier(role["name"])), setting)
         for role in missing:
             for group in role["member_of"]:
-                # PostgreSQL 16 tells inheritance and SET ROLE apart; before, both came with the membership.
-                options = [f"{option.removesuffix('_option').upper()} {str(group[option]).upper()}"
-                           for option in ("inherit_option", "set_option") if option in group]
-                options += ["ADMIN OPTION"] if group["admin_option"] else []
+                options = _membership(connection, role, group)
+                if options is None:
+                    say(f"left out: {role['name']} as a member of {group['role']}, which it could only be here with more "
+                        "rights than it has")
+                    continue
                 connection.execute(sql.SQL("GRANT {} TO {} {}").format(
                     sql.Identifier(group["role"]), sql.Identifier(role["name"]),
                     sql.SQL(f"WITH {', '.join(options)}" if options else ""),
@@ -503,6 +504,21 @@ def _create_roles(
         say(f"created roles: {', '.join(role['name'] for role in missing)}")
     if logins := [role["name"] for role in missing if role["login"] and role["connection_limit"] != 0]:
         say(f"roles without a password yet: {', '.join(logins)}")
+
+
+def _membership(connection: psycopg.Connection, role: dict, group: dict) -> list[str] | None:
+    """Options of a GRANT that makes the role a member as it was; None where the server can only give more.
+
+    PostgreSQL 16 tells inheritance and SET ROLE apart; before, both came with the membership, the first as far as the
+    role inherits at all.
+    """
+    admin = ["ADMIN OPTION"] if group["admin_option"] else []
+    told = {option: group[option] for option in ("inherit_option", "set_option") if option in group}
+    if connection.info.server_version >= 160000:
+        return [f"{option.removesuffix('_option').upper()} {value}" for option, value in told.items()] + admin
+    if not told.get("set_option", True) or (role["inherit"] and not told.get("inherit_option", True)):
+        return None
+    return admin
 
 
 def copy_roles(origin: psycopg.Connection, here: psycopg.Connection, say: Say) -> None:

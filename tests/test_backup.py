@@ -387,6 +387,27 @@ def test_server_that_cannot_hold_the_backup_is_refused_and_told_why(copy, empty,
     assert rows(empty, "SELECT count(*) FROM pg_extension WHERE extname = 'timescaledb'") == [(0,)]
 
 
+@pytest.mark.parametrize(("inherits", "inherit", "set_", "old"), [
+    (True, True, True, True), (False, False, True, True), (False, True, True, True), (True, False, True, False),
+    (True, True, False, False), (True, False, False, False),
+])
+def test_membership_on_another_major_never_gives_more(tx, inherits, inherit, set_, old):
+    """As PostgreSQL 16 and later know memberships, on a server that may know only one kind."""
+    tx.execute("CREATE ROLE zz_group NOLOGIN")
+    group = {"role": "zz_group", "admin_option": False, "inherit_option": inherit, "set_option": set_}
+    role = dict.fromkeys(backup.ROLE_FLAGS, False) | {
+        "name": "zz_member", "inherit": inherits, "connection_limit": -1, "comment": None, "settings": [],
+        "member_of": [group]}
+    said = []
+    backup._create_roles(tx, Manifest("logical", "", roles=[role]), said.append)
+    knows = tx.info.server_version >= 160000
+    assert tx.execute("SELECT pg_has_role('zz_member', 'zz_group', 'MEMBER')").fetchone()[0] is (knows or old)
+    if knows or old:
+        assert tx.execute("SELECT pg_has_role('zz_member', 'zz_group', 'USAGE')").fetchone()[0] is (
+            inherit if knows else inherits)
+    assert any("zz_group" in line for line in said) is not (knows or old)
+
+
 def test_server_that_names_no_edition_runs_the_default_of_its_build(copy, edition):
     """As PostgreSQL's own configuration and TimescaleDB's image come; an empty database has not loaded the library."""
     installation = find_installation(edition)
