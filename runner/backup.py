@@ -493,8 +493,8 @@ def _create_roles(
             for group in role["member_of"]:
                 options = _membership(connection, role, group)
                 if options is None:
-                    say(f"left out: {role['name']} as a member of {group['role']}, which it could only be here with more "
-                        "rights than it has")
+                    say(f"left out: {role['name']} as a member of {group['role']}, which here would have "
+                        "more rights than it has")
                     continue
                 connection.execute(sql.SQL("GRANT {} TO {} {}").format(
                     sql.Identifier(group["role"]), sql.Identifier(role["name"]),

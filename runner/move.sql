@@ -140,6 +140,10 @@ SELECT format('job %%s (%%I.%%I)', j.job_id, j.proc_schema, j.proc_name)
   FROM timescaledb_information.jobs AS j
  WHERE j.job_id >= 1000
    AND j.proc_schema <> '_tidemark'
+   AND NOT (j.proc_name = 'policy_compression' AND EXISTS ( -- which install_jobs() makes of a policy
+           SELECT FROM public.data_policies AS p
+            WHERE p.relation = to_regclass(format('%%I.%%I', j.hypertable_schema, j.hypertable_name))
+              AND p.compress_after IS NOT NULL))
 UNION ALL
 SELECT format('extension %%I', x.extname)
   FROM pg_catalog.pg_extension AS x

@@ -154,6 +154,7 @@ def test_everything_arrives_and_goes_on(source, fresh):
     before = held(source)
     said = []
     moved = move.move(source.url, fresh.url, say=said.append)
+    assert not any("policy_compression" in line for line in said)  # its policy comes along
     assert held(source) == before
     assert_same(source, fresh)
     rows = {one.relation: one.rows for one in moved}
