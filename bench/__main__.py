@@ -1,6 +1,6 @@
 """What Tidemark costs and what it saves: ratios within one run, on throw-away servers that write durably.
 
-    python -m bench [quality] [stored] [desk] [history] [audit] [alerts] [applications] [move] [loading]
+    python -m bench [quality] [stored] [desk] [feeds] [history] [audit] [alerts] [applications] [move] [loading]
                     [--edition E] [--rows N] [--stored N]
 
 `stored` is `quality` with many rows in the table already. Every edition that the installed binaries offer is measured.
@@ -16,7 +16,7 @@ from datetime import UTC, datetime
 import psycopg
 from psycopg.conninfo import make_conninfo
 
-from bench import alerts, applications, audit, desk, history, loading, move, quality
+from bench import alerts, applications, audit, desk, feeds, history, loading, move, quality
 from tidemark.database import normalise
 from tidemark.installation import find_installation
 from tidemark.server import throwaway
@@ -25,7 +25,7 @@ from tidemark.server import throwaway
 SETTINGS = {
     "fsync": "on", "synchronous_commit": "on", "full_page_writes": "on", "shared_buffers": "1GB", "max_wal_size": "8GB",
 }
-PARTS = ("quality", "stored", "desk", "history", "audit", "alerts", "applications", "move", "loading")
+PARTS = ("quality", "stored", "desk", "feeds", "history", "audit", "alerts", "applications", "move", "loading")
 
 
 def main() -> None:
@@ -58,6 +58,9 @@ def _measure(part: str, url: str, options: argparse.Namespace) -> None:
         return
     if part == "desk":
         desk.run(url, options.rows or 3_000)
+        return
+    if part == "feeds":
+        feeds.run(url)
         return
     if part == "loading":
         loading.run(url, options.rows or 1_000_000)

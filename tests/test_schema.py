@@ -98,6 +98,33 @@ def test_enum_has_the_values_of_the_contract_in_order(tx, enum):
     assert tx.execute(f"SELECT enum_range(NULL::{enum})::text[]").fetchone() == (ENUMS[enum].split(),)
 
 
+ASKED = {  # what each index of candles is for: of a question that is shipped, or of a constraint
+    "candles_pkey": "asset_id = (SELECT min(asset_id::text)::uuid FROM assets) AND interval = '1m'"
+                    " ORDER BY ts DESC LIMIT 30",  # latest_candles and what else names a series
+    "candles_asset_id_ts_idx": "asset_id = (SELECT min(asset_id::text)::uuid FROM assets) AND ts <= '2025-01-02'"
+                               " ORDER BY ts DESC, interval DESC LIMIT 1",  # latest_price(): bars of any length
+    "candles_ts_asset_id_idx": "true ORDER BY ts DESC LIMIT 30",  # daily_bars, weekly_bars, the applications' views
+    "candles_source_id_idx": "source_id = 7",  # candles_source_id_fkey, where a source is deleted
+    "candles_quality_score_idx": "quality_score IS NULL",  # doctor: rows that nobody scored
+    "candles_id_idx": "id = 7",  # the views' UPDATE and DELETE, by the number that an application knows
+}
+
+
+def test_each_index_of_candles_answers_something(tx):
+    """And there is no other: each costs every bar that is stored."""
+    found = {name for (name,) in tx.execute("SELECT indexname FROM pg_indexes WHERE schemaname = 'public'"
+                                            " AND tablename = 'candles'")}
+    assert found == set(ASKED)
+    tx.execute("INSERT INTO assets (symbol, asset_type) SELECT 'S' || n, 'crypto' FROM generate_series(1, 20) AS n;"
+               "INSERT INTO candles (asset_id, interval, ts, close) SELECT asset_id, i::candle_interval,"
+               " timestamptz '2025-01-02' + n * interval '1 minute', 1"
+               " FROM assets, unnest(ARRAY['1m', '5m']) AS i, generate_series(1, 300) AS n;"
+               "ANALYZE candles; ANALYZE assets; SET LOCAL enable_seqscan = off")
+    for index, condition in ASKED.items():
+        plan = "\n".join(line for (line,) in tx.execute(f"EXPLAIN SELECT * FROM candles WHERE {condition}"))
+        assert f"_{index}" in plan, plan
+
+
 def test_hypertables_are_cut_as_the_contract_says(tx):
     found = tx.execute(
         "SELECT hypertable_name, column_name, time_interval FROM timescaledb_information.dimensions"

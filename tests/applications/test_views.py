@@ -67,6 +67,34 @@ def test_symbol_and_timeframe_lead_into_the_primary_key(tx):
         assert most_rows(plan) < 100
 
 
+LATEST = {
+    "public.candles": "asset_id = (SELECT asset_id FROM assets WHERE symbol = %s::varchar) AND interval = '1m'"
+                      " ORDER BY ts",
+    "buddy_ai.ohlcv_data": "symbol = %s::varchar AND timeframe = '1m'::varchar ORDER BY timestamp",
+    "hyperliquid.candle_data": "asset = %s::varchar AND timeframe = '1m'::varchar ORDER BY timestamp",
+    "buddy_ai.market_data": "symbol = %s::varchar ORDER BY timestamp",
+}
+
+
+@pytest.mark.parametrize("relation", LATEST)
+def test_latest_by_symbol_do_not_read_the_history(tx, relation):
+    """The order comes from an index, whatever type the client sends: of what came last among all symbols, as far back
+    as the symbol's rows asked for. So it costs with the number of symbols, and nothing with the length of history."""
+    symbols, bars, asked = 5, 4000, 20
+    tx.execute("INSERT INTO assets (symbol, asset_type) SELECT 'S' || n, 'crypto' FROM generate_series(1, %s) AS n",
+               [symbols])
+    tx.execute("SET LOCAL session_replication_role = replica")
+    for table, columns, values in (("candles", "close, interval", "1, '1m'"), ("quotes", "price", "1")):
+        tx.execute(f"INSERT INTO {table} (asset_id, ts, {columns}) SELECT a.asset_id, timestamptz '2024-01-04'"
+                   f" + n * interval '1 minute', {values} FROM assets AS a, generate_series(1, %s) AS n", [bars])
+        tx.execute(f"ANALYZE {table}")
+    tx.execute("ANALYZE assets")
+    question = f"EXPLAIN (ANALYZE, FORMAT JSON) SELECT * FROM {relation} WHERE {LATEST[relation]} DESC LIMIT {asked}"
+    plan = tx.execute(question, ["S3"]).fetchone()[0][0]["Plan"]
+    assert plan["Actual Rows"] == asked
+    assert most_rows(plan) < 3 * symbols * asked
+
+
 KEYS = {  # rows whose key the application chooses itself
     "buddy_ai.market_data": ("id", "(id, symbol, market, price) VALUES (4711, 'A', 'STOCK', 1)"),
     "buddy_ai.ohlcv_data": (

@@ -34,7 +34,7 @@ MUTATIONS = [
              rewritten("_tidemark.freeze", "WHERE r.hypertable = p_hypertable LOOP", "WHERE false LOOP"), LIFECYCLE,
              "recorded_and_leave"),
     Mutation("history 2", "a drop hides whatever comes into its period",
-             rewritten("_tidemark.freeze", "range_agg(b.span)", "'{(,)}'::tstzmultirange"), ODD, "hides_no_history"),
+             rewritten("_tidemark.freeze", "range_agg(b.span)", "''{(,)}''::tstzmultirange"), ODD, "hides_no_history"),
     Mutation("history 2", "one aggregate that cannot be computed keeps all others back",
              rewritten("_tidemark.refresh_source", "WHEN data_exception THEN", "WHEN syntax_error THEN"), ODD,
              "keeps_no_other", **PRECOMPUTED),

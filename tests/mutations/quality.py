@@ -77,8 +77,8 @@ MUTATIONS = [
              + REBUILD, RULES, "session_open"),
     # 3 anomalies
     Mutation("quality 3", "the echo of a bad row is flagged",
-             rewritten(LOGS, "AND w.deviation::double precision * w.deviation::double precision *",
-                       "AND w.change::double precision * w.change::double precision *")
+             rewritten(LOGS, "THEN w.deviation::double precision * w.deviation::double precision *",
+                       "THEN w.change::double precision * w.change::double precision *")
              + rewritten(LOGS, "THEN e.deviation::double precision ELSE e.change::double precision - e.mean END",
                          "THEN e.change::double precision - e.mean ELSE e.change::double precision - e.mean END"),
              DETECTOR, "echo"),
@@ -138,9 +138,11 @@ MUTATIONS = [
              rewritten(TRIGGER, "true, v_is_safe", "false, v_is_safe"), DETECTOR,
              "any_order"),
     Mutation("quality 5", "the look-back is too short",
-             rewritten(READER, "2 * p_profile.baseline_rows + 24", "p_profile.baseline_rows"), DETECTOR, "row_by_row"),
+             rewritten(READER, "2 * p_profile.baseline_rows + greatest(24, v_first + 2)", "p_profile.baseline_rows"),
+             DETECTOR, "row_by_row"),
     Mutation("quality 5", "a row alone is not judged by the detector",
-             rewritten(RECALL, "v_is_noteworthy IS NOT FALSE", "v_is_noteworthy IS NULL"), DETECTOR, "row_by_row"),
+             rewritten(RECALL, "WHEN NOT v_is_noteworthy AND NOT v_may_stand_out;", "WHEN NOT v_is_noteworthy;"),
+             DETECTOR, "row_by_row"),
     Mutation("quality 5", "rescore passes over rows that nobody scored",
              rewritten("public.rescore", "BETWEEN $2 AND $3\n                 GROUP BY",
                        "BETWEEN $2 AND $3 AND d.quality_score IS NOT NULL\n                 GROUP BY"),
@@ -168,8 +170,8 @@ MUTATIONS = [
     Mutation("quality 6", "the report tells of rows that were dropped",
              rewritten_view("quality_report", "g.day >= ( SELECT", "g.day <> ( SELECT"), GAPS, "chunks_were_dropped"),
     Mutation("quality 6", "the calendar overwrites what was entered by hand",
-             rewritten("_tidemark.store_calendar", "WHERE c.origin = 'generated'\n           AND (c.is_holiday",
-                       "WHERE (c.is_holiday"), CALENDAR, "manual_rows"),
+             rewritten("_tidemark.store_calendar", "WHERE c.origin <> 'manual'\n           AND (c.origin",
+                       "WHERE (c.origin"), CALENDAR, "manual_rows"),
     # 7 seeing it
     Mutation("quality 7", "the report counts flags that are none",
              rewritten_view("quality_report", "g.anomalies,", "g.row_count AS anomalies,"), REVIEW, "test_report"),

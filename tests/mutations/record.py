@@ -117,7 +117,7 @@ MUTATIONS = [
              " 'UTF8')); RETURN NEW; END $$; CREATE TRIGGER trg_chain BEFORE INSERT ON audit_log"
              " FOR EACH ROW EXECUTE FUNCTION _tidemark.chain()", COST, "forecasts"),
     Mutation(13, "archived rows do not say which deletion they are of",
-             rewritten("_tidemark.audit_hypertable_row", "v_audit_id, clock_timestamp()", "NULL, clock_timestamp()"),
+             rewritten("_tidemark.record_hypertable_row", "v_audit_id, clock_timestamp()", "NULL, clock_timestamp()"),
              f"{SEALS}::test_forged_archive_is_found"),
     Mutation(13, "deletions leave nothing in the archive",
              "CREATE RULE forget AS ON INSERT TO timeseries_archive DO INSTEAD NOTHING", ARCHIVE,
@@ -131,11 +131,11 @@ MUTATIONS = [
              + rewritten("public.restore_archived", "AND a.restored_at IS NULL", "AND a.restored_at IS NULL OR true")
              + "DROP TRIGGER trg_refuse_change ON timeseries_archive", ARCHIVE, "archived_and_come_back"),
     Mutation(14, "what quality found does not come back",
-             rewritten("_tidemark.audit_hypertable_row", "_tidemark.row_findings(TG_ARGV[0], TG_ARGV[5], v_old)",
-                       "NULL"),
+             rewritten("_tidemark.record_hypertable_row",
+                       "_tidemark.row_findings(p_arguments[1], v_time_column, v_old)", "NULL"),
              f"{ARCHIVE}::test_scores_penalties_and_reviews_come_back"),
     Mutation(14, "a key that is taken is passed over",
-             rewritten("public.restore_archived", "WHERE a.archive_id = ANY ($1)'",
-                       "WHERE a.archive_id = ANY ($1) ON CONFLICT DO NOTHING'"),
+             rewritten("public.restore_archived", "jsonb_populate_record(NULL::%1$s, a.row) AS r'",
+                       "jsonb_populate_record(NULL::%1$s, a.row) AS r ON CONFLICT DO NOTHING'"),
              f"{ARCHIVE}::test_key_that_was_taken_meanwhile_is_a_clear_conflict"),
 ]

@@ -193,5 +193,5 @@ COMMENT ON FUNCTION _tidemark.name_market() IS
 'Row trigger: a profile names its market by the code of its calendar, and is warned where there is none.';
 
 CREATE OR REPLACE TRIGGER trg_name_market BEFORE INSERT OR UPDATE OF market ON public.quality_profiles FOR EACH ROW
-WHEN (NEW.market IS NOT NULL) EXECUTE FUNCTION _tidemark.name_market();
+WHEN (new.market IS NOT NULL) EXECUTE FUNCTION _tidemark.name_market();
 COMMENT ON TRIGGER trg_name_market ON public.quality_profiles IS 'The market is named by the code of its calendar.';
