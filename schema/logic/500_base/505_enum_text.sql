@@ -119,10 +119,10 @@ BEGIN
         FOREACH v_function IN ARRAY ARRAY['lower', 'upper'] LOOP
             EXECUTE format(
                 'CREATE OR REPLACE FUNCTION %1$I.%2$I(anyenum) RETURNS text LANGUAGE sql STABLE PARALLEL SAFE '
-                'AS $func$ SELECT pg_catalog.%2$I($1::pg_catalog.text); $func$', v_schema, v_function
+                'SET search_path = pg_catalog, pg_temp AS $func$ SELECT %2$I($1::text); $func$', v_schema, v_function
             );
             EXECUTE format('COMMENT ON FUNCTION %I.%I(anyenum) IS %L', v_schema, v_function,
-                           format('A label in %s case letters. Inlined.', v_function));
+                           format('A label in %s case letters.', v_function));
         END LOOP;
     END LOOP;
 END
