@@ -15,11 +15,12 @@ import subprocess
 import sys
 import tempfile
 import zipfile
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-from bench.quality import START, database, prices
+from bench.quality import database, prices
 
+END = datetime(2026, 1, 1, tzinfo=UTC)  # of the rows, however many
 HEADER = "timestamp,open,high,low,close,volume\n"
 # Wall clock and processor time of the server process, as the process itself sees them.
 NOW = (
@@ -46,8 +47,9 @@ def write(folder: Path, rows: int) -> dict[str, Path]:
         ("plain", ""), ("copy", ".copy"), ("gzip", ".gz"), ("zip", ".zip"), ("zstd", ".zst"))}
     with paths["plain"].open("w") as plain, paths["copy"].open("w") as copy:
         plain.write(HEADER)
+        start = END - timedelta(minutes=rows)  # a bar of the future would be penalised, and cost more
         for n, price in enumerate(prices(1, rows)):
-            line = f"{START + timedelta(minutes=n):%Y-%m-%dT%H:%M:%SZ}," + ",".join(
+            line = f"{start + timedelta(minutes=n):%Y-%m-%dT%H:%M:%SZ}," + ",".join(
                 f"{price * factor:.6f}" for factor in (0.9999, 1.001, 0.999, 1)) + ",1000\n"
             plain.write(line)
             copy.write(f"1,{line}")
