@@ -230,10 +230,10 @@ class Feed:
             self.failure = failure
 
 
-@pytest.mark.parametrize(("feeds", "misjudged"), [(1, 0), (2, 0.02), (4, 0.02)])
-def test_overlapping_feeds_neither_deadlock_nor_fail(db, feeds, misjudged, capsys):
-    """Nobody waits in a circle, and of one feed each score, flag and episode is as if judged in one piece. Of several,
-    a few are not before rescore(): those of rows before which another feed stored some and had not committed yet."""
+@pytest.mark.parametrize("feeds", [1, 2, 4])
+def test_overlapping_feeds_neither_deadlock_nor_fail(db, feeds, capsys):
+    """Nobody waits in a circle, and each score, flag and episode is as if judged in one piece: of one feed at once, of
+    several after rescore(), because a row is judged without those before it that another feed has not committed yet."""
     series, seconds = 12, float(os.environ.get("TIDEMARK_TEST_FEED_SECONDS", "3"))
     with db.connect() as connection:
         add = adder(connection)
@@ -258,10 +258,16 @@ def test_overlapping_feeds_neither_deadlock_nor_fail(db, feeds, misjudged, capsy
             with capsys.disabled():
                 print(f"\n{feeds} feeds, {seconds:g} s, {sum(c.statements for c in clients):,} statements, {table[0]}:"
                       f" {rows:,} rows, {len(lived['anomalies']):,} anomalies, no deadlock, {rescored:,} rescored")
-            assert rescored <= misjudged * rows
-            if rescored == 0:
+            if feeds == 1:
+                assert rescored == 0
                 assert everything(connection, *table) == lived
-        assert len(everything(connection)["anomalies"]) > 0
+        canonical = everything(connection)
+        assert canonical["anomalies"]
+        stored = connection.execute("SELECT source_id, timestamp, open, high, low, close, volume FROM timeseries_data"
+                                    " ORDER BY 2, 1").fetchall()
+        connection.execute("TRUNCATE timeseries_data")
+        copy(connection, stored)
+        assert everything(connection) == canonical
 
 
 def test_transaction_that_sees_an_older_state_is_not_refused(db):
