@@ -63,6 +63,8 @@ CREATE OR REPLACE FUNCTION _tidemark.hold_memories(
     SET search_path = pg_catalog, pg_temp
     SET lock_timeout = '50ms'
 AS $func$
+DECLARE
+    v_held jsonb[] := '{}';
 BEGIN
     IF EXISTS (SELECT FROM unnest(p_series) AS s (series) WHERE NOT EXISTS (
         SELECT FROM _tidemark.series_memory AS m WHERE m.hypertable = p_hypertable AND m.series = s.series
@@ -75,11 +77,17 @@ BEGIN
             NULL; -- somebody else is making one of them
         END;
     END IF;
-    RETURN QUERY
-    SELECT m.series
-      FROM _tidemark.series_memory AS m
-     WHERE m.hypertable = p_hypertable AND m.series = ANY (p_series)
-       FOR NO KEY UPDATE SKIP LOCKED;
+    BEGIN
+        v_held := ARRAY(
+            SELECT m.series
+              FROM _tidemark.series_memory AS m
+             WHERE m.hypertable = p_hypertable AND m.series = ANY (p_series)
+               FOR NO KEY UPDATE SKIP LOCKED
+        );
+    EXCEPTION WHEN lock_not_available THEN
+        NULL; -- SKIP LOCKED waits all the same where a row was changed meanwhile and its new version is locked
+    END;
+    RETURN QUERY SELECT h.series FROM unnest(v_held) AS h (series);
 END
 $func$;
 COMMENT ON FUNCTION _tidemark.hold_memories(regclass, jsonb []) IS
