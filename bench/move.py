@@ -37,6 +37,8 @@ def run(source: Server, target: Server, rows: int) -> None:
         connection.execute("CALL refresh_aggregates()")
         connection.execute("VACUUM ANALYZE")
         connection.execute("CHECKPOINT")
+        with connect(target.url("postgres")) as empty:  # a dump of a database holds no roles
+            backup.copy_roles(connection, empty, lambda line: None)
     figures = {}
     for name, how in (("pg_dump | pg_restore", _dump_and_restore), ("tidemark move", move.move)):
         database = f"bench_{how.__name__.strip('_')}"
