@@ -63,7 +63,7 @@ def calls(connection: psycopg.Connection) -> Iterator[str]:
         "regclass": ["'timeseries_data'"], "candle_interval": ["'1h'"], "lineage_kind": ["'source'"],
         "double precision[]": ["'{1}'"], "text[]": ["'{x}'"], "bytea": ["'\\x00'"], "name": ["'x'"],
         "timestamp with time zone[]": ["'{2024-03-04+00}'"], "anomaly_status": ["'expected'"],
-        "candles": ["(SELECT c FROM candles AS c LIMIT 1)"],
+        "candles": ["(SELECT c FROM candles AS c LIMIT 1)"], "anyenum": ["'1h'::candle_interval"],
         "timestamp with time zone": ["'2024-03-01+00'", "'-infinity'", "'infinity'"],
     }
     for schema, name, names, types, required in connection.execute(FUNCTIONS).fetchall():
