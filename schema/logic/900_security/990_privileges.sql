@@ -44,7 +44,10 @@ AS $func$
           JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
          WHERE c.relkind IN ('v', 'm')
            AND (n.nspname = ANY (_tidemark.own_schemas()) OR n.nspname = 'public')
-           AND c.relowner = to_regrole('tidemark_owner')
+           AND (c.relowner = to_regrole('tidemark_owner')
+                -- Where objects stay with who migrated, his own views are told by having no comment.
+                OR (c.relowner = (SELECT o.nspowner FROM pg_catalog.pg_namespace AS o WHERE o.nspname = '_tidemark')
+                    AND (n.nspname <> 'public' OR obj_description(c.oid, 'pg_class') IS NOT NULL)))
     ), wanted AS (
         SELECT 'tidemark_' || r.role AS role_name, to_regclass('public.' || quote_ident(g.table_name)) AS relation,
                p.privilege, NULL::text[] AS only_columns, '{}'::text[] AS except_columns
