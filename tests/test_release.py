@@ -53,6 +53,8 @@ def upgrade(monkeypatch, database, old: Path, new: Path) -> None:
         migrations.migrate(connection)
         fill(connection)
         connection.execute(HISTORY)
+        connection.execute("SELECT set_config('tidemark.reason', 'test', false)")
+        connection.execute("INSERT INTO quality_profiles (name, market) VALUES ('by a usual name', 'NYSE')")
         refresh(connection)
         before = numbers(connection)
         audit = connection.execute("SELECT count(*) FROM verify_audit()").fetchone()  # a made-up seal holds for nothing
@@ -65,7 +67,8 @@ def upgrade(monkeypatch, database, old: Path, new: Path) -> None:
         grown = {table: after[table][0] - before[table][0] for table in before}
         assert {table for table in grown if grown[table]} <= {"audit_log", "audit_tx"}
         assert grown["audit_log"] == connection.execute(
-            "SELECT count(*) FROM audit_log WHERE reason = 'scalars are judged by their differences'").fetchone()[0]
+            "SELECT count(*) FROM audit_log WHERE reason IN ('scalars are judged by their differences',"
+            " 'markets are named by the codes of their calendars')").fetchone()[0]
         assert connection.execute("SELECT count(*) FROM verify_audit()").fetchone() == audit
         assert migrations.migrate(connection).up_to_date
 

@@ -56,5 +56,6 @@ VALUES
 ('XETRA', 'XETR'),
 ('XTSX', 'XTSE');
 
+SELECT set_config('tidemark.reason', 'markets are named by the codes of their calendars', true);
 UPDATE public.quality_profiles AS q SET market = n.market
   FROM _tidemark.market_names AS n WHERE n.name = upper(q.market);
