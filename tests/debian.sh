@@ -13,7 +13,7 @@ trap 'rm -rf --one-file-system "$root"' EXIT
 
 debootstrap --variant=minbase --include=ca-certificates,git,make,python3,python3-venv "$suite" "$root" "$mirror" >&2
 git clone --quiet "$checkout" "$root/tidemark"
-# What this machine needs to reach mirror and package index: its resolver, its certificates, pip's settings.
+# What this machine needs to reach mirror and package index: its resolver and its certificates.
 cp -L /etc/resolv.conf "$root/etc/resolv.conf"
 cp -L /etc/ssl/certs/ca-certificates.crt "$root/etc/ssl/certs/ca-certificates.crt"
 
