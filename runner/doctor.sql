@@ -39,6 +39,17 @@ SELECT 'critical' AS severity,
    AND string_to_array(regexp_replace(x.extversion, '[^0-9.].*$', ''), '.')::integer[] < '{2,29,1}'
    AND has_function_privilege('public', p.oid, 'EXECUTE');
 
+-- name: waiting_updates
+-- TimescaleDB looks at the row once more with a plan that yields none, since it puts off making the real one. Nothing
+-- can be updated to yet, hence no warning, which would never go away.
+SELECT 'info' AS severity,
+       format('in TimescaleDB %s an UPDATE or DELETE of a hypertable''s row that waited for another session changes nothing',
+              x.extversion) AS found,
+       'SELECT … FOR UPDATE first, or use REPEATABLE READ, which raises 40001; look at the row count' AS advice
+  FROM pg_catalog.pg_extension AS x
+ WHERE x.extname = 'timescaledb'
+   AND string_to_array(regexp_replace(x.extversion, '[^0-9.].*$', ''), '.')::integer[] >= '{2,28,1}';
+
 -- name: postgresql
 -- Before these releases, restoring a dump could run code of whoever owned the dumped server (CVE-2025-8714).
 SELECT 'warning' AS severity,

@@ -10,6 +10,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from pathlib import Path
 
@@ -113,6 +114,25 @@ def test_version_that_the_server_is_ahead_of(tx, installed):
 def test_a_view_that_an_update_of_the_extension_would_stumble_over(tx):
     tx.execute("CREATE VIEW mine AS SELECT hypertable_name FROM timescaledb_information.hypertables")
     assert severities(tx, "extension_update") == {"warning"}
+
+
+@pytest.mark.parametrize("second", ["UPDATE plain SET n = n + 1", "DELETE FROM plain"])
+def test_whether_an_update_that_waited_is_lost(db, second):
+    """The doctor says what a plain hypertable, without anything of ours, does."""
+    with (db.connect() as watch, db.connect(autocommit=False) as one, db.connect() as two):
+        watch.execute("CREATE TABLE plain (ts timestamptz NOT NULL, n integer NOT NULL)")
+        watch.execute("SELECT create_hypertable('plain', 'ts')")
+        watch.execute("INSERT INTO plain VALUES ('2024-01-01', 0)")
+        one.execute("UPDATE plain SET n = n + 1")
+        with ThreadPoolExecutor(1) as pool:
+            waiting = pool.submit(lambda: two.execute(second).rowcount)
+            deadline = time.monotonic() + 10
+            while not watch.execute("SELECT pg_blocking_pids(%s)", [two.info.backend_pid]).fetchone()[0]:
+                assert time.monotonic() < deadline
+                time.sleep(0.002)
+            one.commit()
+            count = waiting.result()
+        assert (count == 0) == (severities(watch, "waiting_updates") == {"info"})
 
 
 @pytest.mark.parametrize(("version", "expected"), [("2.19.3", "critical"), ("2.29.1", "ok")])

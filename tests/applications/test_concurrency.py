@@ -58,7 +58,9 @@ VIEWS = {
     "hyperliquid.candle_data": ("id", "(id, asset, timeframe, timestamp, close, volume)"
                                 " VALUES (%s, 'A', '1h', '2024-01-01', 1, 1)", ("volume", 5), ("high", 9), "close"),
 }
-OVER_TWO_TABLES = ("buddy_ai.market_data", "buddy_ai.ohlcv_data", "cryptovolt.market_data", "hyperliquid.candle_data")
+# What they write lies in two tables, or in a hypertable, where newer TimescaleDB loses an UPDATE that waited.
+WRITTEN_BY_TRIGGER = ("buddy_ai.market_data", "buddy_ai.ohlcv_data", "cryptovolt.market_data",
+                      "cryptovolt.sentiment_data", "hyperliquid.candle_data")
 
 
 def race(sessions, first, second) -> int | None:
@@ -94,9 +96,9 @@ def test_two_sessions_at_one_row_do_as_on_a_table(sessions, view):
     one, _, watch = sessions
     key, values, (a, new_a), (b, new_b), number = VIEWS[view]
     plain_a = getattr(new_a, "obj", new_a)
-    is_over_two_tables = view in OVER_TWO_TABLES
-    wanted = (lambda count: None) if is_over_two_tables else (lambda count: count)
-    chosen = "r" if view.startswith("hyper") and not is_over_two_tables else 4711
+    is_written_by_trigger = view in WRITTEN_BY_TRIGGER
+    wanted = (lambda count: None) if is_written_by_trigger else (lambda count: count)
+    chosen = "r" if view.startswith("hyper") and not is_written_by_trigger else 4711
     set_a = f"UPDATE {view} SET {a} = %s WHERE {key} = %s"
 
     def new_row():
@@ -110,7 +112,7 @@ def test_two_sessions_at_one_row_do_as_on_a_table(sessions, view):
     row = new_row()
     count = race(sessions, (set_a, [new_a, row]), (f"UPDATE {view} SET {b} = %s WHERE {key} = %s", [new_b, row]))
     assert count == wanted(1)
-    assert end_of(row, a, b)[:1 if is_over_two_tables else 2] == (plain_a, new_b)[:1 if is_over_two_tables else 2]
+    assert end_of(row, a, b)[:1 if is_written_by_trigger else 2] == (plain_a, new_b)[:1 if is_written_by_trigger else 2]
 
     # Increments: both count.
     if number:
@@ -118,7 +120,7 @@ def test_two_sessions_at_one_row_do_as_on_a_table(sessions, view):
         [before] = watch.execute(f"SELECT {number} FROM {view} WHERE {key} = %s", [row]).fetchone()
         add = (f"UPDATE {view} SET {number} = {number} + 1 WHERE {key} = %s", [row])
         assert race(sessions, add, add) == wanted(1)
-        assert end_of(row, number) == (before + (1 if is_over_two_tables else 2),)
+        assert end_of(row, number) == (before + (1 if is_written_by_trigger else 2),)
 
     # Compare and set: the second finds nothing to do.
     row = new_row()
@@ -166,7 +168,7 @@ def test_every_view_is_here(tx):
            AND c.oid::regclass::text <> ALL (%s)""", [list(VIEWS)])] == []
     assert [view for (view,) in tx.execute("""
         SELECT DISTINCT t.tgrelid::regclass::text FROM pg_trigger AS t
-         WHERE t.tgtype::integer & 64 <> 0 AND t.tgtype::integer & 16 <> 0 ORDER BY 1""")] == sorted(OVER_TWO_TABLES)
+         WHERE t.tgtype::integer & 64 <> 0 AND t.tgtype::integer & 16 <> 0 ORDER BY 1""")] == sorted(WRITTEN_BY_TRIGGER)
 
 
 @pytest.mark.parametrize("statement", [

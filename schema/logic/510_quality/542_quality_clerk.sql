@@ -318,17 +318,20 @@ BEGIN
     IF v_one_by_one THEN
         FOREACH v_verdict IN ARRAY p_verdicts LOOP
             BEGIN
-                EXECUTE (
-                    SELECT format('UPDATE %s AS d SET quality_score = %L, is_anomaly = %L'
-                                  ' WHERE d.%I = %L::timestamptz AND %s',
-                                  p_target.hypertable::text, v_verdict.score, v_verdict.is_anomaly,
-                                  p_target.time_column, v_verdict.ts,
-                                  string_agg(format('d.%I = %L::%s', k, v_verdict.series ->> k,
-                                                    format_type(a.atttypid, NULL)), ' AND '))
-                      FROM unnest(p_target.series_columns) AS k
-                      JOIN pg_catalog.pg_attribute AS a ON a.attrelid = p_target.hypertable AND a.attname = k
-                );
-                GET DIAGNOSTICS v_row_count = ROW_COUNT;
+                FOR v_attempt IN 1..2 LOOP -- the first finds nothing where it waited, on TimescaleDB 2.28.1 and newer
+                    EXECUTE (
+                        SELECT format('UPDATE %s AS d SET quality_score = %L, is_anomaly = %L'
+                                      ' WHERE d.%I = %L::timestamptz AND %s',
+                                      p_target.hypertable::text, v_verdict.score, v_verdict.is_anomaly,
+                                      p_target.time_column, v_verdict.ts,
+                                      string_agg(format('d.%I = %L::%s', k, v_verdict.series ->> k,
+                                                        format_type(a.atttypid, NULL)), ' AND '))
+                          FROM unnest(p_target.series_columns) AS k
+                          JOIN pg_catalog.pg_attribute AS a ON a.attrelid = p_target.hypertable AND a.attname = k
+                    );
+                    GET DIAGNOSTICS v_row_count = ROW_COUNT;
+                    EXIT WHEN v_row_count > 0;
+                END LOOP;
                 IF v_row_count > 0 THEN -- else it was deleted
                     v_new := v_new || _tidemark.record_verdicts(p_target, ARRAY[v_verdict]);
                     v_changed := v_changed + v_row_count;

@@ -43,6 +43,11 @@ BEGIN
        AND EXISTS (SELECT FROM pg_catalog.pg_attribute AS a
                     WHERE a.attrelid = t.hypertable AND a.attname = 'is_excluded' AND NOT a.attisdropped);
     IF FOUND THEN
+        -- An UPDATE that had to wait would change nothing on TimescaleDB 2.28.1 and newer.
+        EXECUTE format(
+            'SELECT FROM %1$s AS r WHERE %2$s AND r.%3$I = $2 FOR NO KEY UPDATE', v_target.hypertable,
+            v_target.is_series, v_target.time_column
+        ) USING p_anomaly.series, p_anomaly.timestamp;
         EXECUTE format(
             'UPDATE %1$s AS r SET is_excluded = e.is_excluded'
             ' FROM (SELECT $2 AND coalesce(%2$s) IS NOT DISTINCT FROM $3 AS is_excluded'

@@ -826,6 +826,8 @@ BEGIN
         UPDATE public.positions AS p SET asset_id = p.asset_id WHERE p.asset_id = NEW.asset_id;
         UPDATE public.signals AS s SET asset_id = s.asset_id WHERE s.asset_id = NEW.asset_id;
         UPDATE public.trades AS t SET asset_id = t.asset_id WHERE t.asset_id = NEW.asset_id;
+        -- An UPDATE that had to wait would change nothing on TimescaleDB 2.28.1 and newer.
+        PERFORM FROM public.sentiment_data AS d WHERE d.asset_id = NEW.asset_id FOR NO KEY UPDATE;
         UPDATE public.sentiment_data AS d SET asset_id = d.asset_id WHERE d.asset_id = NEW.asset_id;
     END IF;
     RETURN NULL;

@@ -147,8 +147,7 @@ COMMENT ON VIEW cryptovolt.sentiment_data IS 'Texts and their sentiment by symbo
 COMMENT ON COLUMN cryptovolt.sentiment_data.timestamp IS
 'When the text appeared, in UTC without a zone.';
 
--- Texts are changed and deleted through the view as through a table; only a new one needs its instant before
--- TimescaleDB looks for its chunk.
+-- A new text needs its instant before TimescaleDB looks for its chunk.
 CREATE OR REPLACE FUNCTION cryptovolt.insert_sentiment_data()
     RETURNS trigger
     LANGUAGE plpgsql
@@ -179,6 +178,51 @@ COMMENT ON FUNCTION cryptovolt.insert_sentiment_data() IS
 CREATE OR REPLACE TRIGGER trg_insert INSTEAD OF INSERT ON cryptovolt.sentiment_data
 FOR EACH ROW EXECUTE FUNCTION cryptovolt.insert_sentiment_data();
 COMMENT ON TRIGGER trg_insert ON cryptovolt.sentiment_data IS 'Inserts through the view.';
+
+-- Without it an UPDATE or DELETE that waited would be lost on TimescaleDB 2.28.1 and newer (README, "Limits").
+CREATE OR REPLACE FUNCTION cryptovolt.change_sentiment_data()
+    RETURNS trigger
+    LANGUAGE plpgsql
+    VOLATILE
+    SET search_path = pg_catalog, pg_temp
+AS $func$
+BEGIN
+    IF TG_OP = 'UPDATE' THEN
+        UPDATE public.sentiment_data AS d
+           SET sentiment_id = NEW.sentiment_id, app_symbol = NEW.symbol, source = NEW.source, text = NEW.text,
+               sentiment_score = NEW.sentiment_score, app_ts = NEW.timestamp, extra_data = NEW.extra_data,
+               app_ingested_at = NEW.created_at
+         WHERE d.sentiment_id = OLD.sentiment_id AND d.ts = OLD.timestamp AT TIME ZONE 'UTC'
+           AND (d.app_symbol, d.source, d.text, d.sentiment_score, d.extra_data, d.app_ingested_at) IS NOT DISTINCT FROM
+               (OLD.symbol, OLD.source, OLD.text, OLD.sentiment_score, OLD.extra_data, OLD.created_at)
+        RETURNING d.sentiment_id, d.app_symbol, d.source, d.text, d.sentiment_score, d.app_ts, d.extra_data,
+                  d.app_ingested_at
+          INTO NEW;
+    ELSE
+        DELETE FROM public.sentiment_data AS d
+         WHERE d.sentiment_id = OLD.sentiment_id AND d.ts = OLD.timestamp AT TIME ZONE 'UTC'
+           AND (d.app_symbol, d.source, d.text, d.sentiment_score, d.extra_data, d.app_ingested_at) IS NOT DISTINCT FROM
+               (OLD.symbol, OLD.source, OLD.text, OLD.sentiment_score, OLD.extra_data, OLD.created_at);
+    END IF;
+    IF NOT FOUND THEN
+        PERFORM _tidemark.raise_if_there(EXISTS (
+            SELECT FROM public.sentiment_data AS d
+             WHERE d.sentiment_id = OLD.sentiment_id AND d.ts = OLD.timestamp AT TIME ZONE 'UTC'
+        ));
+        RETURN NULL;
+    END IF;
+    IF TG_OP = 'DELETE' THEN
+        RETURN OLD;
+    END IF;
+    RETURN NEW;
+END
+$func$;
+COMMENT ON FUNCTION cryptovolt.change_sentiment_data() IS
+'INSTEAD OF trigger: changes and deletes rows of public.sentiment_data.';
+
+CREATE OR REPLACE TRIGGER trg_change INSTEAD OF UPDATE OR DELETE ON cryptovolt.sentiment_data
+FOR EACH ROW EXECUTE FUNCTION cryptovolt.change_sentiment_data();
+COMMENT ON TRIGGER trg_change ON cryptovolt.sentiment_data IS 'Changes and deletes through the view.';
 
 CREATE OR REPLACE TRIGGER trg_begin_arrivals BEFORE INSERT ON cryptovolt.sentiment_data
 FOR EACH STATEMENT EXECUTE FUNCTION _tidemark.begin_arrivals('insert');
