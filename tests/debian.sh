@@ -9,6 +9,7 @@ shift || true
 checkout=$(cd "$(dirname "$0")/.." && pwd)
 mirror=${DEBIAN_MIRROR:-http://deb.debian.org/debian}
 root=$(mktemp -d)
+chmod 755 "$root" # it becomes the / of accounts other than root, too
 trap 'rm -rf --one-file-system "$root"' EXIT
 
 debootstrap --variant=minbase --include=ca-certificates,git,make,python3,python3-venv "$suite" "$root" "$mirror" >&2
