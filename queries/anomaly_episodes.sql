@@ -2,7 +2,8 @@
 -- parameters: status anomaly_status = open, symbol text in assets.symbol = , source text in sources.name = ,
 --   table text in relations = , severity anomaly_severity = anomaly, since timestamptz = -infinity, count bigint = 20
 -- columns: episode_id bigint, table_name text, series text, starts_at timestamptz, ends_at timestamptz,
---   anomalies bigint, of_status bigint, severity anomaly_severity, kind anomaly_kind, z_score double precision
+--   anomalies bigint, of_status bigint, severity anomaly_severity, kind anomaly_kind, z_score double precision,
+--   fields text
 -- cost: the anomalies of that status and the others of their episodes
 SELECT e.episode_id,
        e.table_name,
@@ -13,7 +14,8 @@ SELECT e.episode_id,
        e.of_status,
        e.severity,
        e.kind,
-       e.z_score
+       e.z_score,
+       e.fields
   FROM (
         SELECT coalesce(n.episode_id, n.anomaly_id) AS episode_id,
                min(n.table_name) AS table_name,
@@ -27,7 +29,8 @@ SELECT e.episode_id,
                count(*) FILTER (WHERE n.status = :'status') AS of_status,
                max(n.severity) AS severity,
                max(n.kind) AS kind,
-               (array_agg(n.z_score ORDER BY abs(n.z_score) DESC))[1] AS z_score
+               (array_agg(n.z_score ORDER BY abs(n.z_score) DESC))[1] AS z_score,
+               string_agg(DISTINCT n.field, ', ') AS fields
           FROM public.anomalies AS n
          WHERE n.episode_id IN (SELECT o.episode_id FROM public.anomalies AS o WHERE o.status = :'status')
             OR (n.episode_id IS NULL AND n.status = :'status')

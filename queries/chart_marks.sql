@@ -9,9 +9,10 @@
 WITH found AS (
     SELECT CASE WHEN n.kind = 'split_candidate' THEN 'split' ELSE n.severity::text END AS kind,
            n.timestamp AS ts,
-           n.value,
+           CASE n.field WHEN 'volume' THEN NULL ELSE n.value END AS value,
            n.z_score,
            CASE
+               WHEN n.field IS NOT NULL THEN NULL -- its figures are about the shape of the bar
                WHEN abs(n.observed - n.value) <= 1e-9 * abs(n.value) THEN n.expected
                WHEN p.transform = 'difference' THEN n.value - n.observed + n.expected
                ELSE n.value * exp(n.expected - n.observed)
@@ -19,7 +20,7 @@ WITH found AS (
            n.status,
            coalesce(n.episode_id, n.anomaly_id) AS episode_id,
            NULL::bigint AS points,
-           n.notes AS detail,
+           nullif(concat_ws(': ', n.field, n.notes), '') AS detail,
            abs(n.z_score) AS size
       FROM public.anomalies AS n
       LEFT JOIN public.sources AS s ON s.source_id = n.source_id

@@ -2,7 +2,7 @@
 -- parameters: count integer = 50
 -- columns: episode_id bigint, series text, table_name text, source_id integer, asset_id uuid,
 --   interval candle_interval, starts_at timestamptz, ends_at timestamptz, waiting bigint, severity anomaly_severity,
---   kind anomaly_kind, z_score double precision, total bigint
+--   kind anomaly_kind, z_score double precision, fields text, total bigint
 -- cost: the anomalies of the episodes that nobody has reviewed; total says how many episodes there are
 SELECT q.episode_id,
        coalesce(s.name, concat_ws(' ', a.symbol, a.exchange, q.interval)) AS series,
@@ -16,6 +16,7 @@ SELECT q.episode_id,
        q.severity,
        q.kind,
        q.z_score,
+       q.fields,
        count(*) OVER () AS total
   FROM public.anomaly_queue AS q
   LEFT JOIN public.assets AS a ON a.asset_id = q.asset_id

@@ -174,7 +174,7 @@ def _wrong(figures: dict[str, Any]) -> str:
         return "<h2>What is wrong now</h2>\n<p>No episode waits for a review.</p>"
     cards = []
     for episode in found[:EPISODES]:
-        what = f"{episode['severity'].replace('_', ' ')}, {episode['kind'].replace('_', ' ')}"
+        what = f"{episode['severity'].replace('_', ' ')}, {episode['fields'] or episode['kind'].replace('_', ' ')}"
         cards.append(
             f"<figure>{drawing.svg(_card(episode))}<figcaption><b>{html.escape(episode['series'])}</b>, "
             f"{drawing.shown(episode['starts_at'])}: z {episode['z_score']:+.1f}, {html.escape(what)}"
@@ -189,9 +189,9 @@ def _wrong(figures: dict[str, Any]) -> str:
         "data is wrong, <code>expected</code> that it was to be (a split), <code>dismiss</code> that it is not worth a "
         f"verdict.</p>\n<div class=\"cards\">{''.join(cards)}</div>"
         + (f"\n<details><summary>The next {len(rest):,}</summary>" + drawing.table(
-            ["series", "at", "z", "severity", "rows", "command"],
-            [[row["series"], row["starts_at"], round(row["z_score"], 1), row["severity"], row["waiting"],
-              Html(f"<code>{html.escape(row['command'])}</code>")] for row in rest], numbers=(2, 4)) + "</details>"
+            ["series", "at", "z", "severity", "of", "rows", "command"],
+            [[row["series"], row["starts_at"], round(row["z_score"], 1), row["severity"], row["fields"], row["waiting"],
+              Html(f"<code>{html.escape(row['command'])}</code>")] for row in rest], numbers=(2, 5)) + "</details>"
            if rest else "")
     )
 

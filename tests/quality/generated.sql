@@ -1,6 +1,6 @@
 -- Made from the templates of schema/logic/510_quality, and compared with them by a test; do not edit.
 
-CREATE OR REPLACE FUNCTION _tidemark.detect_levels(p_island integer[], p_ts timestamp with time zone[], p_value double precision[], p_is_usable boolean[], p_is_marked boolean[], p_judged_from timestamp with time zone[], p_profile quality_profiles, p_step interval, p_given _tidemark.finding[], p_first_island integer[], p_first_ts timestamp with time zone[], p_first_value double precision[])
+CREATE OR REPLACE FUNCTION _tidemark.detect_levels(p_island integer[], p_ts timestamp with time zone[], p_value double precision[], p_is_usable boolean[], p_is_marked boolean[], p_judged_from timestamp with time zone[], p_profile quality_profiles, p_step interval, p_given _tidemark.finding[], p_first_island integer[], p_first_ts timestamp with time zone[], p_first_value double precision[], p_wick double precision[], p_body double precision[], p_volume double precision[])
  RETURNS _tidemark.finding[]
  LANGUAGE plpgsql
  SET search_path TO 'pg_catalog', 'pg_temp'
@@ -49,7 +49,8 @@ BEGIN
            ) AS b;
     SELECT array_agg(f.n), array_agg(ROW(
                f.island, f.ts, f.previous, (f.level - f.deviation)::double precision, f.change::double precision / 1, f.mean / 1,
-               f.deviation::double precision / 1, f.scale / 1, f.used, f.z_score, f.is_first
+               f.deviation::double precision / 1, f.scale / 1, f.used, f.z_score, f.is_first,
+               CASE WHEN f.is_odd_bar THEN '' END
            )::_tidemark.finding)
       INTO v_places, v_found
       FROM (
@@ -72,7 +73,8 @@ BEGIN
                             THEN w.deviation::double precision * w.deviation::double precision * (w.samples - 1)
                                  > 0.99 * v_anomaly_z * v_anomaly_z * (w.kept_squares - w.kept_sum * w.kept_sum / nullif(w.samples, 0))::double precision
                             ELSE w.ts <= v_judged_to[w.island] AND NOT w.is_given END IS TRUE AS is_candidate,
-                       w.samples < v_min_samples AS is_early
+                       w.samples < v_min_samples AS is_early,
+                       false AS is_odd_bar
                   FROM (
                     SELECT k.*,
                            sum(k.kept) OVER n_rows AS kept_sum,
@@ -170,18 +172,20 @@ BEGIN
                  WHERE w.ts >= p_judged_from[w.island]
                 OFFSET 0
               ) AS c
-             WHERE c.is_marked OR c.is_candidate OR c.is_first
+             WHERE c.is_marked OR c.is_candidate OR c.is_first OR c.is_odd_bar
             OFFSET 0
           ) AS e
         OFFSET 0
       ) AS f
-     WHERE f.is_marked OR f.is_first OR abs(f.z_score) > v_anomaly_z;
-    -- What would be flagged is looked at once more. After a large move others follow: the five changes before it count,
-    -- each by no more than three scales. And where a series moves by ticks and mostly not at all, its deviation is less
-    -- than one: nothing is judged by less than the smallest move of the rows before, once there were three.
+     WHERE f.is_marked OR f.is_first OR f.is_odd_bar OR abs(f.z_score) > v_anomaly_z;
+    -- What would be flagged, and a bar that may be odd, is looked at once more. After a large move others follow: the
+    -- five changes before it count, each by no more than three scales. And where a series moves by ticks and mostly
+    -- not at all, its deviation is less than one: nothing is judged by less than the smallest move of the rows before,
+    -- once there were three.
     FOR i IN 1 .. coalesce(cardinality(v_found), 0) LOOP
         v_place := v_places[i] - 1;
-        CONTINUE WHEN v_place IS NULL OR (abs(v_found[i].z_score) > v_anomaly_z) IS NOT TRUE;
+        CONTINUE WHEN v_place IS NULL
+            OR (abs(v_found[i].z_score) > v_anomaly_z OR v_found[i].field IS NOT NULL) IS NOT TRUE;
         IF v_values IS NULL THEN
             v_values := p_value; -- in a form in which an element is found without a look at the others
         END IF;
@@ -224,7 +228,7 @@ BEGIN
 END
 $function$;
 
-CREATE OR REPLACE FUNCTION _tidemark.detect_logs(p_island integer[], p_ts timestamp with time zone[], p_value double precision[], p_is_usable boolean[], p_is_marked boolean[], p_judged_from timestamp with time zone[], p_profile quality_profiles, p_step interval, p_given _tidemark.finding[], p_first_island integer[], p_first_ts timestamp with time zone[], p_first_value double precision[])
+CREATE OR REPLACE FUNCTION _tidemark.detect_logs(p_island integer[], p_ts timestamp with time zone[], p_value double precision[], p_is_usable boolean[], p_is_marked boolean[], p_judged_from timestamp with time zone[], p_profile quality_profiles, p_step interval, p_given _tidemark.finding[], p_first_island integer[], p_first_ts timestamp with time zone[], p_first_value double precision[], p_wick double precision[], p_body double precision[], p_volume double precision[])
  RETURNS _tidemark.finding[]
  LANGUAGE plpgsql
  SET search_path TO 'pg_catalog', 'pg_temp'
@@ -273,7 +277,8 @@ BEGIN
            ) AS b;
     SELECT array_agg(f.n), array_agg(ROW(
                f.island, f.ts, f.previous, exp((f.level - f.deviation)::double precision / 1e7), f.change::double precision / 1e7, f.mean / 1e7,
-               f.deviation::double precision / 1e7, f.scale / 1e7, f.used, f.z_score, f.is_first
+               f.deviation::double precision / 1e7, f.scale / 1e7, f.used, f.z_score, f.is_first,
+               CASE WHEN f.is_odd_bar THEN '' END
            )::_tidemark.finding)
       INTO v_places, v_found
       FROM (
@@ -296,7 +301,20 @@ BEGIN
                             THEN w.deviation::double precision * w.deviation::double precision * (w.samples - 1)
                                  > 0.99 * v_anomaly_z * v_anomaly_z * (w.kept_squares - w.kept_sum::double precision * w.kept_sum / nullif(w.samples, 0))
                             ELSE w.ts <= v_judged_to[w.island] AND NOT w.is_given END IS TRUE AS is_candidate,
-                       w.samples < v_min_samples AS is_early
+                       w.samples < v_min_samples AS is_early,
+                       CASE
+                           WHEN p_wick IS NULL OR w.is_given OR w.is_first OR NOT w.is_usable
+                                OR w.samples < v_min_samples OR w.n = 1 THEN false
+                           ELSE (p_wick[w.n] > 2 * p_wick[w.n - 1]
+                                 AND p_wick[w.n] * p_wick[w.n] * (w.samples - 1) > 5.7e-14 * (w.kept_squares - w.kept_sum::double precision * w.kept_sum / nullif(w.samples, 0)))
+                                OR (p_body[w.n] * (p_body[w.n] + w.change / 1e7) > 0
+                                    AND least(p_body[w.n] * p_body[w.n],
+                                              (p_body[w.n] + w.change / 1e7) * (p_body[w.n] + w.change / 1e7))
+                                        * (w.samples - 1) > 3.9e-14 * (w.kept_squares - w.kept_sum::double precision * w.kept_sum / nullif(w.samples, 0)))
+                                OR (p_volume[w.n] >= 0 AND p_volume[w.n - 1] >= 0
+                                    AND greatest(1 + p_volume[w.n], 1 + p_volume[w.n - 1])
+                                        > 19.9 * least(1 + p_volume[w.n], 1 + p_volume[w.n - 1]))
+                                OR NOT p_is_usable[w.n - 1] END AS is_odd_bar
                   FROM (
                     SELECT k.*,
                            _tidemark.moving_sum(k.kept) OVER n_rows AS kept_sum,
@@ -398,18 +416,20 @@ BEGIN
                  WHERE w.ts >= p_judged_from[w.island]
                 OFFSET 0
               ) AS c
-             WHERE c.is_marked OR c.is_candidate OR c.is_first
+             WHERE c.is_marked OR c.is_candidate OR c.is_first OR c.is_odd_bar
             OFFSET 0
           ) AS e
         OFFSET 0
       ) AS f
-     WHERE f.is_marked OR f.is_first OR abs(f.z_score) > v_anomaly_z;
-    -- What would be flagged is looked at once more. After a large move others follow: the five changes before it count,
-    -- each by no more than three scales. And where a series moves by ticks and mostly not at all, its deviation is less
-    -- than one: nothing is judged by less than the smallest move of the rows before, once there were three.
+     WHERE f.is_marked OR f.is_first OR f.is_odd_bar OR abs(f.z_score) > v_anomaly_z;
+    -- What would be flagged, and a bar that may be odd, is looked at once more. After a large move others follow: the
+    -- five changes before it count, each by no more than three scales. And where a series moves by ticks and mostly
+    -- not at all, its deviation is less than one: nothing is judged by less than the smallest move of the rows before,
+    -- once there were three.
     FOR i IN 1 .. coalesce(cardinality(v_found), 0) LOOP
         v_place := v_places[i] - 1;
-        CONTINUE WHEN v_place IS NULL OR (abs(v_found[i].z_score) > v_anomaly_z) IS NOT TRUE;
+        CONTINUE WHEN v_place IS NULL
+            OR (abs(v_found[i].z_score) > v_anomaly_z OR v_found[i].field IS NOT NULL) IS NOT TRUE;
         IF v_values IS NULL THEN
             v_values := p_value; -- in a form in which an element is found without a look at the others
         END IF;
@@ -452,6 +472,75 @@ BEGIN
 END
 $function$;
 
+CREATE OR REPLACE FUNCTION _tidemark.fields_timeseries_data(p_series jsonb[], p_found _tidemark.finding[], p_profile quality_profiles, p_step interval, p_lowest timestamp with time zone, p_highest timestamp with time zone)
+ RETURNS _tidemark.finding[]
+ LANGUAGE plpgsql
+ SET search_path TO 'pg_catalog', 'pg_temp'
+AS $function$
+-- SET search_path = pg_catalog, pg_temp
+
+#variable_conflict use_column
+DECLARE
+    v_is_log CONSTANT boolean := true;
+BEGIN
+    RETURN ARRAY(
+        SELECT ROW(f.island, f.ts, f.previous, f.reference, z.observed, z.expected, z.deviation, z.scale, z.samples,
+                   z.z_score, false, z.field)::_tidemark.finding
+          FROM unnest(p_found) AS f
+         CROSS JOIN LATERAL (SELECT p_series[f.island] AS series) AS i
+         CROSS JOIN LATERAL (
+                   SELECT CASE WHEN (d.open < 1e100 AND d.open > 1e-100 AND d.high < 1e100 AND d.high > 1e-100 AND d.low < 1e100 AND d.low > 1e-100 AND d.close < 1e100 AND d.close > 1e-100) THEN ln(d.high::double precision / greatest(d.open, d.close)) END AS upper, CASE WHEN (d.open < 1e100 AND d.open > 1e-100 AND d.high < 1e100 AND d.high > 1e-100 AND d.low < 1e100 AND d.low > 1e-100 AND d.close < 1e100 AND d.close > 1e-100) THEN ln(least(d.open, d.close)::double precision / d.low) END AS lower, CASE WHEN (d.open < 1e100 AND d.open > 1e-100 AND d.high < 1e100 AND d.high > 1e-100 AND d.low < 1e100 AND d.low > 1e-100 AND d.close < 1e100 AND d.close > 1e-100) THEN greatest(abs(ln(d.high::double precision / greatest(d.open, d.close))), abs(ln(least(d.open, d.close)::double precision / d.low))) ELSE 0 END AS wick, CASE WHEN (d.open < 1e100 AND d.open > 1e-100 AND d.high < 1e100 AND d.high > 1e-100 AND d.low < 1e100 AND d.low > 1e-100 AND d.close < 1e100 AND d.close > 1e-100) THEN ln(d.open::double precision / d.close) ELSE 0 END AS body, CASE WHEN d.volume::double precision >= 0 AND d.volume::double precision < 1e300 THEN d.volume::double precision ELSE -1 END AS volume
+                     FROM public.timeseries_data AS d
+                    WHERE d.source_id = (i.series ->> 'source_id')::integer AND d."timestamp" = f.ts AND d."timestamp" BETWEEN p_lowest AND p_highest
+               ) AS b
+         CROSS JOIN LATERAL (
+                   SELECT array_agg(r.upper ORDER BY r.ts DESC) AS uppers, array_agg(r.lower ORDER BY r.ts DESC) AS lowers,
+                          array_agg(ln(1 + r.volume) ORDER BY r.ts DESC) FILTER (WHERE r.volume >= 0) AS volumes,
+                          (array_agg(r.volume ORDER BY r.ts DESC))[1] AS previous_volume,
+                          (array_agg(r.wick ORDER BY r.ts DESC))[1] AS previous_wick, max(r.ts) AS previous_ts
+                     FROM (SELECT d."timestamp" AS ts, CASE WHEN (d.open < 1e100 AND d.open > 1e-100 AND d.high < 1e100 AND d.high > 1e-100 AND d.low < 1e100 AND d.low > 1e-100 AND d.close < 1e100 AND d.close > 1e-100) THEN ln(d.high::double precision / greatest(d.open, d.close)) END AS upper, CASE WHEN (d.open < 1e100 AND d.open > 1e-100 AND d.high < 1e100 AND d.high > 1e-100 AND d.low < 1e100 AND d.low > 1e-100 AND d.close < 1e100 AND d.close > 1e-100) THEN ln(least(d.open, d.close)::double precision / d.low) END AS lower, CASE WHEN (d.open < 1e100 AND d.open > 1e-100 AND d.high < 1e100 AND d.high > 1e-100 AND d.low < 1e100 AND d.low > 1e-100 AND d.close < 1e100 AND d.close > 1e-100) THEN greatest(abs(ln(d.high::double precision / greatest(d.open, d.close))), abs(ln(least(d.open, d.close)::double precision / d.low))) ELSE 0 END AS wick,
+                                  CASE WHEN d.volume::double precision >= 0 AND d.volume::double precision < 1e300 THEN d.volume::double precision ELSE -1 END AS volume
+                             FROM public.timeseries_data AS d
+                            WHERE d.source_id = (i.series ->> 'source_id')::integer AND d."timestamp" < f.ts AND CASE WHEN (coalesce(d.close::double precision, d.value::double precision) < 1e100 AND (coalesce(d.close::double precision, d.value::double precision) > 1e-100 OR (NOT v_is_log AND coalesce(d.close::double precision, d.value::double precision) > -1e100 AND (coalesce(d.close::double precision, d.value::double precision) = 0 OR coalesce(d.close::double precision, d.value::double precision) < -1e-100)))) IS NOT TRUE THEN false WHEN NOT d.is_anomaly THEN true ELSE NOT EXISTS (SELECT FROM public.anomalies AS b WHERE b.table_name = 'timeseries_data' AND b.series = jsonb_build_object('source_id', d.source_id) AND b.timestamp = d."timestamp" AND b.status = 'confirmed_error' AND b.field IS NULL AND b.value = coalesce(d.close::double precision, d.value::double precision)) END
+                              AND d."timestamp" >= p_lowest AND d."timestamp" < p_highest
+                            ORDER BY d."timestamp" DESC
+                            LIMIT p_profile.baseline_rows) AS r
+               ) AS n
+         CROSS JOIN LATERAL (SELECT ln(1 + b.volume) AS volume, b.body + f.observed AS gap) AS x
+         CROSS JOIN LATERAL (
+                   SELECT 'high' AS field, b.upper AS observed, s.mean AS expected, NULL::double precision AS deviation,
+                          greatest(2.125 * s.spread, 0.6 * f.scale) AS scale, s.samples
+                     FROM _tidemark.steady(n.uppers) AS s
+                    WHERE abs(b.upper) > 2 * n.previous_wick AND s.samples >= p_profile.min_samples
+                    UNION ALL
+                   SELECT 'low', b.lower, s.mean, NULL, greatest(2.125 * s.spread, 0.6 * f.scale), s.samples
+                     FROM _tidemark.steady(n.lowers) AS s
+                    WHERE abs(b.lower) > 2 * n.previous_wick AND s.samples >= p_profile.min_samples
+                    UNION ALL
+                   SELECT 'open', x.gap, 0, b.body, f.scale / 2, f.samples
+                    WHERE b.body * x.gap > 0
+                      AND (p_step = interval '0' OR p_step >= interval '1 day' OR f.ts - n.previous_ts <= 2 * p_step)
+                    UNION ALL
+                   SELECT 'volume', x.volume, s.mean,
+                          x.volume - CASE WHEN n.volumes[3] IS NULL THEN n.volumes[1]
+                                          ELSE n.volumes[1] + n.volumes[2] + n.volumes[3]
+                                               - greatest(n.volumes[1], n.volumes[2], n.volumes[3])
+                                               - least(n.volumes[1], n.volumes[2], n.volumes[3]) END,
+                          greatest(s.spread, 0.1), s.samples
+                     FROM _tidemark.steady(n.volumes) AS s
+                    WHERE b.volume >= 0 AND n.previous_volume >= 0 AND s.samples >= p_profile.min_samples
+                      AND greatest(1 + b.volume, 1 + n.previous_volume) > 20 * least(1 + b.volume, 1 + n.previous_volume)
+               ) AS c
+         CROSS JOIN LATERAL (
+                   SELECT c.field, c.observed, c.expected, c.deviation, c.scale, c.samples::integer AS samples,
+                          CASE WHEN abs(c.deviation) < abs(c.observed - c.expected) THEN c.deviation
+                               ELSE c.observed - c.expected END / c.scale AS z_score
+               ) AS z
+         WHERE f.field = '' AND abs(z.z_score) > p_profile.anomaly_z
+    );
+END
+$function$;
+
 CREATE OR REPLACE FUNCTION _tidemark.forget_timeseries_data()
  RETURNS trigger
  LANGUAGE plpgsql
@@ -480,7 +569,7 @@ BEGIN
                    i.n, b.ts, b.previous, NULL,
                    greatest(-90000000, least(90000000, (ln(b.value) * 1e7)::bigint - (ln(b.previous) * 1e7)::bigint))
                    / 1e7,
-                   NULL, NULL, NULL, NULL, NULL, NULL
+                   NULL, NULL, NULL, NULL, NULL, NULL, NULL
                )::_tidemark.finding
           FROM unnest(p_series, p_from) WITH ORDINALITY AS i (series, judged_from, n)
          CROSS JOIN LATERAL (
@@ -489,7 +578,7 @@ BEGIN
                     CROSS JOIN LATERAL (
                               SELECT d."timestamp" AS ts, coalesce(d.close::double precision, d.value::double precision) AS value
                                 FROM public.timeseries_data AS d
-                               WHERE d.source_id = (i.series ->> 'source_id')::integer AND d."timestamp" >= c.opens_at AND d."timestamp" < i.judged_from AND CASE WHEN (coalesce(d.close::double precision, d.value::double precision) < 1e100 AND (coalesce(d.close::double precision, d.value::double precision) > 1e-100 OR (NOT v_is_log AND coalesce(d.close::double precision, d.value::double precision) > -1e100 AND (coalesce(d.close::double precision, d.value::double precision) = 0 OR coalesce(d.close::double precision, d.value::double precision) < -1e-100)))) IS NOT TRUE THEN false WHEN NOT d.is_anomaly THEN true ELSE NOT EXISTS (SELECT FROM public.anomalies AS b WHERE b.table_name = 'timeseries_data' AND b.series = jsonb_build_object('source_id', d.source_id) AND b.timestamp = d."timestamp" AND b.status = 'confirmed_error' AND b.value = coalesce(d.close::double precision, d.value::double precision)) END
+                               WHERE d.source_id = (i.series ->> 'source_id')::integer AND d."timestamp" >= c.opens_at AND d."timestamp" < i.judged_from AND CASE WHEN (coalesce(d.close::double precision, d.value::double precision) < 1e100 AND (coalesce(d.close::double precision, d.value::double precision) > 1e-100 OR (NOT v_is_log AND coalesce(d.close::double precision, d.value::double precision) > -1e100 AND (coalesce(d.close::double precision, d.value::double precision) = 0 OR coalesce(d.close::double precision, d.value::double precision) < -1e-100)))) IS NOT TRUE THEN false WHEN NOT d.is_anomaly THEN true ELSE NOT EXISTS (SELECT FROM public.anomalies AS b WHERE b.table_name = 'timeseries_data' AND b.series = jsonb_build_object('source_id', d.source_id) AND b.timestamp = d."timestamp" AND b.status = 'confirmed_error' AND b.field IS NULL AND b.value = coalesce(d.close::double precision, d.value::double precision)) END
                                  AND d."timestamp" < v_last_start
                                ORDER BY d."timestamp"
                                LIMIT 1
@@ -497,7 +586,7 @@ BEGIN
                     CROSS JOIN LATERAL (
                               SELECT d."timestamp" AS ts, coalesce(d.close::double precision, d.value::double precision) AS previous
                                 FROM public.timeseries_data AS d
-                               WHERE d.source_id = (i.series ->> 'source_id')::integer AND d."timestamp" < n.ts AND CASE WHEN (coalesce(d.close::double precision, d.value::double precision) < 1e100 AND (coalesce(d.close::double precision, d.value::double precision) > 1e-100 OR (NOT v_is_log AND coalesce(d.close::double precision, d.value::double precision) > -1e100 AND (coalesce(d.close::double precision, d.value::double precision) = 0 OR coalesce(d.close::double precision, d.value::double precision) < -1e-100)))) IS NOT TRUE THEN false WHEN NOT d.is_anomaly THEN true ELSE NOT EXISTS (SELECT FROM public.anomalies AS b WHERE b.table_name = 'timeseries_data' AND b.series = jsonb_build_object('source_id', d.source_id) AND b.timestamp = d."timestamp" AND b.status = 'confirmed_error' AND b.value = coalesce(d.close::double precision, d.value::double precision)) END AND d."timestamp" < v_last_start
+                               WHERE d.source_id = (i.series ->> 'source_id')::integer AND d."timestamp" < n.ts AND CASE WHEN (coalesce(d.close::double precision, d.value::double precision) < 1e100 AND (coalesce(d.close::double precision, d.value::double precision) > 1e-100 OR (NOT v_is_log AND coalesce(d.close::double precision, d.value::double precision) > -1e100 AND (coalesce(d.close::double precision, d.value::double precision) = 0 OR coalesce(d.close::double precision, d.value::double precision) < -1e-100)))) IS NOT TRUE THEN false WHEN NOT d.is_anomaly THEN true ELSE NOT EXISTS (SELECT FROM public.anomalies AS b WHERE b.table_name = 'timeseries_data' AND b.series = jsonb_build_object('source_id', d.source_id) AND b.timestamp = d."timestamp" AND b.status = 'confirmed_error' AND b.field IS NULL AND b.value = coalesce(d.close::double precision, d.value::double precision)) END AND d."timestamp" < v_last_start
                                ORDER BY d."timestamp" DESC
                                LIMIT 1
                           ) AS o
@@ -520,7 +609,7 @@ BEGIN
 END
 $function$;
 
-CREATE OR REPLACE FUNCTION _tidemark.read_timeseries_data(p_series jsonb[], p_from timestamp with time zone[], p_to timestamp with time zone[], p_late_before timestamp with time zone[], p_future_after timestamp with time zone, p_profile quality_profiles, p_step interval, p_followers boolean, p_every boolean, p_most integer, OUT island integer[], OUT ts timestamp with time zone[], OUT value double precision[], OUT is_usable boolean[], OUT is_marked boolean[], OUT lowest timestamp with time zone, OUT highest timestamp with time zone, OUT judged_from timestamp with time zone[], OUT first_island integer[], OUT first_ts timestamp with time zone[], OUT first_value double precision[])
+CREATE OR REPLACE FUNCTION _tidemark.read_timeseries_data(p_series jsonb[], p_from timestamp with time zone[], p_to timestamp with time zone[], p_late_before timestamp with time zone[], p_future_after timestamp with time zone, p_profile quality_profiles, p_step interval, p_followers boolean, p_every boolean, p_most integer, OUT island integer[], OUT ts timestamp with time zone[], OUT value double precision[], OUT is_usable boolean[], OUT is_marked boolean[], OUT lowest timestamp with time zone, OUT highest timestamp with time zone, OUT judged_from timestamp with time zone[], OUT first_island integer[], OUT first_ts timestamp with time zone[], OUT first_value double precision[], OUT wick double precision[], OUT body double precision[], OUT volume double precision[])
  RETURNS record
  LANGUAGE plpgsql
  SET search_path TO 'pg_catalog', 'pg_temp'
@@ -612,22 +701,24 @@ BEGIN
                    SELECT d."timestamp" AS ts, coalesce(d.close::double precision, d.value::double precision) AS value
                      FROM public.timeseries_data AS d
                     WHERE d.source_id = (i.series ->> 'source_id')::integer AND d."timestamp" >= i.starts_at AND d."timestamp" >= lowest AND d."timestamp" <= highest
-                      AND CASE WHEN (coalesce(d.close::double precision, d.value::double precision) < 1e100 AND (coalesce(d.close::double precision, d.value::double precision) > 1e-100 OR (NOT v_is_log AND coalesce(d.close::double precision, d.value::double precision) > -1e100 AND (coalesce(d.close::double precision, d.value::double precision) = 0 OR coalesce(d.close::double precision, d.value::double precision) < -1e-100)))) IS NOT TRUE THEN false WHEN NOT d.is_anomaly THEN true ELSE NOT EXISTS (SELECT FROM public.anomalies AS b WHERE b.table_name = 'timeseries_data' AND b.series = jsonb_build_object('source_id', d.source_id) AND b.timestamp = d."timestamp" AND b.status = 'confirmed_error' AND b.value = coalesce(d.close::double precision, d.value::double precision)) END
+                      AND CASE WHEN (coalesce(d.close::double precision, d.value::double precision) < 1e100 AND (coalesce(d.close::double precision, d.value::double precision) > 1e-100 OR (NOT v_is_log AND coalesce(d.close::double precision, d.value::double precision) > -1e100 AND (coalesce(d.close::double precision, d.value::double precision) = 0 OR coalesce(d.close::double precision, d.value::double precision) < -1e-100)))) IS NOT TRUE THEN false WHEN NOT d.is_anomaly THEN true ELSE NOT EXISTS (SELECT FROM public.anomalies AS b WHERE b.table_name = 'timeseries_data' AND b.series = jsonb_build_object('source_id', d.source_id) AND b.timestamp = d."timestamp" AND b.status = 'confirmed_error' AND b.field IS NULL AND b.value = coalesce(d.close::double precision, d.value::double precision)) END
                     ORDER BY d."timestamp"
                     LIMIT v_first
                ) AS d
          WHERE i.row_count < v_back AND i.judged_from < 'infinity'
       ) AS f;
     IF p_every THEN
-    SELECT array_agg(r.island), array_agg(r.ts), array_agg(r.value), array_agg(r.is_usable), array_agg(r.is_marked)
-      INTO island, ts, value, is_usable, is_marked
+    SELECT array_agg(r.island), array_agg(r.ts), array_agg(r.value), array_agg(r.is_usable),
+           array_agg(r.is_marked), array_agg(r.wick), array_agg(r.body), array_agg(r.volume)
+      INTO island, ts, value, is_usable, is_marked, wick, body, volume
       FROM (
-        SELECT i.n::integer AS island, d.ts, d.value, d.is_usable, d.is_marked
+        SELECT i.n::integer AS island, d.ts, d.value, d.is_usable, d.is_marked, d.wick, d.body, d.volume
           FROM unnest(p_series, judged_from, p_late_before, v_start, v_end) WITH ORDINALITY
                AS i (series, judged_from, late_before, starts_at, ends_at, n)
          CROSS JOIN LATERAL (
-                   SELECT d."timestamp" AS ts, coalesce(d.close::double precision, d.value::double precision) AS value, CASE WHEN (coalesce(d.close::double precision, d.value::double precision) < 1e100 AND (coalesce(d.close::double precision, d.value::double precision) > 1e-100 OR (NOT v_is_log AND coalesce(d.close::double precision, d.value::double precision) > -1e100 AND (coalesce(d.close::double precision, d.value::double precision) = 0 OR coalesce(d.close::double precision, d.value::double precision) < -1e-100)))) IS NOT TRUE THEN false WHEN NOT d.is_anomaly THEN true ELSE NOT EXISTS (SELECT FROM public.anomalies AS b WHERE b.table_name = 'timeseries_data' AND b.series = jsonb_build_object('source_id', d.source_id) AND b.timestamp = d."timestamp" AND b.status = 'confirmed_error' AND b.value = coalesce(d.close::double precision, d.value::double precision)) END AS is_usable,
-                          d."timestamp" >= i.judged_from AND (true) AS is_marked
+                   SELECT d."timestamp" AS ts, coalesce(d.close::double precision, d.value::double precision) AS value, CASE WHEN (coalesce(d.close::double precision, d.value::double precision) < 1e100 AND (coalesce(d.close::double precision, d.value::double precision) > 1e-100 OR (NOT v_is_log AND coalesce(d.close::double precision, d.value::double precision) > -1e100 AND (coalesce(d.close::double precision, d.value::double precision) = 0 OR coalesce(d.close::double precision, d.value::double precision) < -1e-100)))) IS NOT TRUE THEN false WHEN NOT d.is_anomaly THEN true ELSE NOT EXISTS (SELECT FROM public.anomalies AS b WHERE b.table_name = 'timeseries_data' AND b.series = jsonb_build_object('source_id', d.source_id) AND b.timestamp = d."timestamp" AND b.status = 'confirmed_error' AND b.field IS NULL AND b.value = coalesce(d.close::double precision, d.value::double precision)) END AS is_usable,
+                          d."timestamp" >= i.judged_from AND (true) AS is_marked,
+                          CASE WHEN (d.open < 1e100 AND d.open > 1e-100 AND d.high < 1e100 AND d.high > 1e-100 AND d.low < 1e100 AND d.low > 1e-100 AND d.close < 1e100 AND d.close > 1e-100) THEN greatest(abs(ln(d.high::double precision / greatest(d.open, d.close))), abs(ln(least(d.open, d.close)::double precision / d.low))) ELSE 0 END AS wick, CASE WHEN (d.open < 1e100 AND d.open > 1e-100 AND d.high < 1e100 AND d.high > 1e-100 AND d.low < 1e100 AND d.low > 1e-100 AND d.close < 1e100 AND d.close > 1e-100) THEN ln(d.open::double precision / d.close) ELSE 0 END AS body, CASE WHEN d.volume::double precision >= 0 AND d.volume::double precision < 1e300 THEN d.volume::double precision ELSE -1 END AS volume
                      FROM public.timeseries_data AS d
                     CROSS JOIN (SELECT v_market AS market, p_step AS step, v_transform AS transform,
                                        v_required AS required_fields) AS p
@@ -639,14 +730,15 @@ BEGIN
          LIMIT p_most
       ) AS r;
     ELSE
-    SELECT array_agg(r.island), array_agg(r.ts), array_agg(r.value), array_agg(r.is_usable), array_agg(r.is_marked)
-      INTO island, ts, value, is_usable, is_marked
+    SELECT array_agg(r.island), array_agg(r.ts), array_agg(r.value), array_agg(r.is_usable),
+           array_agg(r.is_marked), array_agg(r.wick), array_agg(r.body), array_agg(r.volume)
+      INTO island, ts, value, is_usable, is_marked, wick, body, volume
       FROM (
-        SELECT i.n::integer AS island, d.ts, d.value, d.is_usable, d.is_marked
+        SELECT i.n::integer AS island, d.ts, d.value, d.is_usable, d.is_marked, d.wick, d.body, d.volume
           FROM unnest(p_series, judged_from, p_late_before, v_start, v_end) WITH ORDINALITY
                AS i (series, judged_from, late_before, starts_at, ends_at, n)
          CROSS JOIN LATERAL (
-                   SELECT d."timestamp" AS ts, coalesce(d.close::double precision, d.value::double precision) AS value, CASE WHEN (coalesce(d.close::double precision, d.value::double precision) < 1e100 AND (coalesce(d.close::double precision, d.value::double precision) > 1e-100 OR (NOT v_is_log AND coalesce(d.close::double precision, d.value::double precision) > -1e100 AND (coalesce(d.close::double precision, d.value::double precision) = 0 OR coalesce(d.close::double precision, d.value::double precision) < -1e-100)))) IS NOT TRUE THEN false WHEN NOT d.is_anomaly THEN true ELSE NOT EXISTS (SELECT FROM public.anomalies AS b WHERE b.table_name = 'timeseries_data' AND b.series = jsonb_build_object('source_id', d.source_id) AND b.timestamp = d."timestamp" AND b.status = 'confirmed_error' AND b.value = coalesce(d.close::double precision, d.value::double precision)) END AS is_usable,
+                   SELECT d."timestamp" AS ts, coalesce(d.close::double precision, d.value::double precision) AS value, CASE WHEN (coalesce(d.close::double precision, d.value::double precision) < 1e100 AND (coalesce(d.close::double precision, d.value::double precision) > 1e-100 OR (NOT v_is_log AND coalesce(d.close::double precision, d.value::double precision) > -1e100 AND (coalesce(d.close::double precision, d.value::double precision) = 0 OR coalesce(d.close::double precision, d.value::double precision) < -1e-100)))) IS NOT TRUE THEN false WHEN NOT d.is_anomaly THEN true ELSE NOT EXISTS (SELECT FROM public.anomalies AS b WHERE b.table_name = 'timeseries_data' AND b.series = jsonb_build_object('source_id', d.source_id) AND b.timestamp = d."timestamp" AND b.status = 'confirmed_error' AND b.field IS NULL AND b.value = coalesce(d.close::double precision, d.value::double precision)) END AS is_usable,
                           d."timestamp" >= i.judged_from AND (
                               d.quality_score IS DISTINCT FROM 100 OR d.is_anomaly IS DISTINCT FROM false
                               OR d."timestamp" < i.late_before OR d."timestamp" > p_future_after
@@ -679,7 +771,8 @@ BEGIN
                 SELECT FROM public.market_calendar AS c
                  WHERE c.market = p.market AND c.date <= (d."timestamp" AT TIME ZONE 'UTC')::date
             ) THEN false END) IS FALSE
-                          ) AS is_marked
+                          ) AS is_marked,
+                          CASE WHEN (d.open < 1e100 AND d.open > 1e-100 AND d.high < 1e100 AND d.high > 1e-100 AND d.low < 1e100 AND d.low > 1e-100 AND d.close < 1e100 AND d.close > 1e-100) THEN greatest(abs(ln(d.high::double precision / greatest(d.open, d.close))), abs(ln(least(d.open, d.close)::double precision / d.low))) ELSE 0 END AS wick, CASE WHEN (d.open < 1e100 AND d.open > 1e-100 AND d.high < 1e100 AND d.high > 1e-100 AND d.low < 1e100 AND d.low > 1e-100 AND d.close < 1e100 AND d.close > 1e-100) THEN ln(d.open::double precision / d.close) ELSE 0 END AS body, CASE WHEN d.volume::double precision >= 0 AND d.volume::double precision < 1e300 THEN d.volume::double precision ELSE -1 END AS volume
                      FROM public.timeseries_data AS d
                     CROSS JOIN (SELECT v_market AS market, p_step AS step, v_transform AS transform,
                                        v_required AS required_fields) AS p
@@ -775,7 +868,7 @@ BEGIN
                             WHERE l.hypertable = 'public.timeseries_data'::regclass AND l.series IS NOT NULL) AS has_own_lapses,
                    (SELECT (count(*) << 32) + coalesce(max(s.id), 0) FROM _timescaledb_catalog.dimension_slice AS s
                      WHERE s.dimension_id = v_dimension_id) AS chunks,
-                   v_dimension_id AS dimension_id
+                   v_dimension_id AS dimension_id, CASE WHEN (d.open < 1e100 AND d.open > 1e-100 AND d.high < 1e100 AND d.high > 1e-100 AND d.low < 1e100 AND d.low > 1e-100 AND d.close < 1e100 AND d.close > 1e-100) THEN greatest(abs(ln(d.high::double precision / greatest(d.open, d.close))), abs(ln(least(d.open, d.close)::double precision / d.low))) ELSE 0 END AS wick, CASE WHEN (d.open < 1e100 AND d.open > 1e-100 AND d.high < 1e100 AND d.high > 1e-100 AND d.low < 1e100 AND d.low > 1e-100 AND d.close < 1e100 AND d.close > 1e-100) THEN ln(d.open::double precision / d.close) ELSE 0 END AS body, CASE WHEN d.volume::double precision >= 0 AND d.volume::double precision < 1e300 THEN d.volume::double precision ELSE -1 END AS volume
               FROM (SELECT d.*, count(*) OVER (PARTITION BY d.source_id) AS tidemark_row_count
                       FROM new_rows AS d
                      WHERE (SELECT count(*) <= 5000 FROM (SELECT FROM new_rows LIMIT 5001) AS c)) AS d
@@ -849,7 +942,8 @@ DECLARE
 BEGIN
     IF p_is_safe THEN
     RETURN QUERY
-    SELECT i.n, d.value, d.first_value, d.quality_score, d.is_anomaly, d.missing, d.broken
+    SELECT i.n, d.value, d.first_value, d.quality_score, d.is_anomaly, d.missing, d.broken, d.highest, d.lowest,
+           d.volume
       FROM unnest(p_series, p_ts) WITH ORDINALITY AS i (series, ts, n)
      CROSS JOIN LATERAL (
                SELECT coalesce(d.close::double precision, d.value::double precision) AS value, d.open::double precision AS first_value, d.quality_score, d.is_anomaly,
@@ -860,7 +954,7 @@ BEGIN
     CASE WHEN d.close IS NULL AND 'close' = ANY (p.required_fields) THEN 'close' END,
     CASE WHEN d.volume IS NULL AND 'volume' = ANY (p.required_fields) THEN 'volume' END,
     CASE WHEN d.metadata IS NULL AND 'metadata' = ANY (p.required_fields) THEN 'metadata' END]::text[], NULL) AS missing,
-                      _tidemark.try_rules_timeseries_data(to_jsonb(d), p.market, p.step, p.transform) AS broken
+                      _tidemark.try_rules_timeseries_data(to_jsonb(d), p.market, p.step, p.transform) AS broken, d.high::double precision AS highest, d.low::double precision AS lowest, d.volume::double precision AS volume
                  FROM public.timeseries_data AS d
                 CROSS JOIN (SELECT v_market AS market, p_step AS step, v_transform AS transform,
                                    v_required AS required_fields) AS p
@@ -868,7 +962,8 @@ BEGIN
            ) AS d;
     ELSE
     RETURN QUERY
-    SELECT i.n, d.value, d.first_value, d.quality_score, d.is_anomaly, d.missing, d.broken
+    SELECT i.n, d.value, d.first_value, d.quality_score, d.is_anomaly, d.missing, d.broken, d.highest, d.lowest,
+           d.volume
       FROM unnest(p_series, p_ts) WITH ORDINALITY AS i (series, ts, n)
      CROSS JOIN LATERAL (
                SELECT coalesce(d.close::double precision, d.value::double precision) AS value, d.open::double precision AS first_value, d.quality_score, d.is_anomaly,
@@ -899,7 +994,7 @@ BEGIN
             ) AND EXISTS (
                 SELECT FROM public.market_calendar AS c
                  WHERE c.market = p.market AND c.date <= (d."timestamp" AT TIME ZONE 'UTC')::date
-            ) THEN false END) IS FALSE THEN 6 END]::integer[], NULL) AS broken
+            ) THEN false END) IS FALSE THEN 6 END]::integer[], NULL) AS broken, d.high::double precision AS highest, d.low::double precision AS lowest, d.volume::double precision AS volume
                  FROM public.timeseries_data AS d
                 CROSS JOIN (SELECT v_market AS market, p_step AS step, v_transform AS transform,
                                    v_required AS required_fields) AS p
@@ -993,7 +1088,7 @@ BEGIN
                             WHERE l.hypertable = 'public.timeseries_data'::regclass AND l.series IS NOT NULL) AS has_own_lapses,
                    (SELECT (count(*) << 32) + coalesce(max(s.id), 0) FROM _timescaledb_catalog.dimension_slice AS s
                      WHERE s.dimension_id = v_dimension_id) AS chunks,
-                   v_dimension_id AS dimension_id
+                   v_dimension_id AS dimension_id, CASE WHEN (d.open < 1e100 AND d.open > 1e-100 AND d.high < 1e100 AND d.high > 1e-100 AND d.low < 1e100 AND d.low > 1e-100 AND d.close < 1e100 AND d.close > 1e-100) THEN greatest(abs(ln(d.high::double precision / greatest(d.open, d.close))), abs(ln(least(d.open, d.close)::double precision / d.low))) ELSE 0 END AS wick, CASE WHEN (d.open < 1e100 AND d.open > 1e-100 AND d.high < 1e100 AND d.high > 1e-100 AND d.low < 1e100 AND d.low > 1e-100 AND d.close < 1e100 AND d.close > 1e-100) THEN ln(d.open::double precision / d.close) ELSE 0 END AS body, CASE WHEN d.volume::double precision >= 0 AND d.volume::double precision < 1e300 THEN d.volume::double precision ELSE -1 END AS volume
               FROM (SELECT d.*, count(*) OVER (PARTITION BY d.source_id) AS tidemark_row_count
                       FROM new_rows AS d
                      WHERE (SELECT count(*) <= 5000 FROM (SELECT FROM new_rows LIMIT 5001) AS c)) AS d

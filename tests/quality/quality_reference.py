@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import math
+import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
 class Judgement:
-    """One row's figures, in units of the transform; `z` is None where there are too few samples."""
+    """One row's figures, in units of the transform; `z` is None where there are too few samples.
+
+    `wide` is the scale with all that counts where a row is flagged; `field` is what of a bar stands out, None for the
+    judged value.
+    """
 
     z: float | None
     observed: float | None = None
@@ -17,6 +22,9 @@ class Judgement:
     deviation: float | None = None
     scale: float | None = None
     samples: int = 0
+    wide: float | None = None
+    is_early: bool = False
+    field: str | None = None
 
 
 def _spread(values: Sequence[float]) -> float:
@@ -98,12 +106,13 @@ def judge(
         distance = change - mean
         if deviation is not None and abs(deviation) < abs(distance):
             distance = deviation
+        price = prices[i - 1] if is_log and i else 1
+        window = range(max(1, i - 2 * baseline), i)
+        recent = [min(abs(c - mean), 3 * scale) for c in changes[max(0, i - 5) : i] if c is not None]
+        five = math.sqrt(sum(c * c for c in recent) / len(recent)) if recent else 0.0
+        wide = max(scale, five, unit * _tick([abs(prices[k] - prices[k - 1]) for k in window]) / price)
         if abs(distance / scale) > anomaly_z:
-            price = prices[i - 1] if is_log else 1
-            window = range(max(1, i - 2 * baseline), i)
-            recent = [min(abs(c - mean), 3 * scale) for c in changes[max(0, i - 5) : i] if c is not None]
-            five = math.sqrt(sum(c * c for c in recent) / len(recent)) if recent else 0.0
-            scale = max(scale, five, unit * _tick([abs(prices[k] - prices[k - 1]) for k in window]) / price)
+            scale = wide
         result.append(
             Judgement(
                 distance / scale,
@@ -112,6 +121,50 @@ def judge(
                 None if deviation is None else deviation / unit,
                 scale / unit,
                 len(clean),
+                wide / unit,
+                clean is start,
             )
         )
+    return result
+
+
+def _steady(values: Sequence[float]) -> tuple[float, float, int]:
+    """Mean, deviation and number of values without those further than 4 deviations from the mean."""
+    kept = [v for v in values if abs(v - statistics.fmean(values)) <= 4 * statistics.stdev(values)]
+    return statistics.fmean(kept), statistics.stdev(kept), len(kept)
+
+
+def judge_bars(
+    bars: Sequence[tuple[float, float, float, float, float]], *, baseline: int = 100, min_samples: int = 30,
+    anomaly_z: float = 4,
+) -> list[Judgement]:
+    """Judge bars (open, high, low, close, volume) without gaps in time: by the close, else by what else stands out."""
+    judged = judge([close for _, _, _, close, _ in bars], baseline=baseline, min_samples=min_samples)
+    upper = [math.log(h / max(o, c)) for o, h, _, c, _ in bars]
+    lower = [math.log(min(o, c) / low) for o, _, low, c, _ in bars]
+    volumes = [math.log(1 + v) for *_, v in bars]
+    result = []
+    for i, (j, (o, _, _, c, _)) in enumerate(zip(judged, bars, strict=True)):
+        found = [j]
+        if j.z is not None and not j.is_early:
+            before = range(max(0, i - baseline), i)
+            longest = max(abs(upper[i - 1]), abs(lower[i - 1]))
+            for field, shadows in (("high", upper), ("low", lower)):
+                if abs(shadows[i]) > 2 * longest:
+                    mean, spread, n = _steady([shadows[k] for k in before])
+                    scale = max(2.125 * spread, 0.6 * j.wide)
+                    found.append(Judgement((shadows[i] - mean) / scale, shadows[i], mean, None, scale, n, field=field))
+            body, gap = math.log(o / c), math.log(o / bars[i - 1][3])
+            if body * gap > 0:
+                scale = j.wide / 2
+                found.append(Judgement(min(body, gap, key=abs) / scale, gap, 0, body, scale, j.samples, field="open"))
+            if abs(volumes[i] - volumes[i - 1]) > math.log(20):
+                mean, spread, n = _steady([volumes[k] for k in before])
+                scale, deviation = max(spread, 0.1), volumes[i] - sorted(volumes[i - 3 : i])[1]
+                z = min(volumes[i] - mean, deviation, key=abs) / scale
+                found.append(Judgement(z, volumes[i], mean, deviation, scale, n, field="volume"))
+        if j.z is None or abs(j.z) <= anomaly_z:
+            odd = [f for f in found[1:] if f.samples >= min_samples and abs(f.z) > anomaly_z]
+            j = max(odd, key=lambda f: abs(f.z)) if odd else j
+        result.append(j)
     return result

@@ -47,7 +47,8 @@ def test_late_rows_join_and_cut_episodes(tx, add):
     insert(tx, [rows[170]])
     assert episodes(tx) == [[150, 170, 190, 210], [400]]
     tx.execute(
-        "UPDATE timeseries_data SET close = open / 10, high = open / 10, low = open / 10 WHERE timestamp = %s",
+        "UPDATE timeseries_data SET open = open / 10, close = open / 10, high = open / 10, low = open / 10"
+        " WHERE timestamp = %s",
         [rows[150][1]],
     )
     assert episodes(tx) == [[170, 190, 210], [400]]

@@ -195,7 +195,7 @@ def test_terminal_shows_blocks_and_figures(asked):
     assert lines[0] == "BTCUSDT 1h"
     assert 20 < len(lines[1]) <= 60 and set(lines[1]) <= set(charts.BLOCKS) and {"▁", "█"} <= set(lines[1])
     assert f"last {chart.bars[-1].close:.6g}" in lines[2]
-    assert "1 black swan" in lines[3] and "10 bars missing" in lines[3]
+    assert "2 black swan" in lines[3] and "10 bars missing" in lines[3]  # the jump, and the impossible bar
 
 
 def test_without_the_library_the_sketch_works_and_a_file_says_what_to_install(desk, tmp_path):

@@ -298,7 +298,8 @@ BEGIN
            ) AS b;
     SELECT array_agg(f.n), array_agg(ROW(
                f.island, f.ts, f.previous, @reference@, f.change::double precision / @unit@, f.mean / @unit@,
-               f.deviation::double precision / @unit@, f.scale / @unit@, f.used, f.z_score, f.is_first
+               f.deviation::double precision / @unit@, f.scale / @unit@, f.used, f.z_score, f.is_first,
+               CASE WHEN f.is_odd_bar THEN '' END
            )::_tidemark.finding)
       INTO v_places, v_found
       FROM (
@@ -321,7 +322,8 @@ BEGIN
                             THEN w.deviation::double precision * w.deviation::double precision * (w.samples - 1)
                                  > 0.99 * v_anomaly_z * v_anomaly_z * @squares@
                             ELSE w.ts <= v_judged_to[w.island] AND NOT w.is_given END IS TRUE AS is_candidate,
-                       w.samples < v_min_samples AS is_early
+                       w.samples < v_min_samples AS is_early,
+                       @odd_bar@ AS is_odd_bar
                   FROM (
                     SELECT k.*,
                            @sum@(k.kept) OVER n_rows AS kept_sum,
@@ -392,18 +394,20 @@ BEGIN
                  WHERE w.ts >= p_judged_from[w.island]
                 OFFSET 0
               ) AS c
-             WHERE c.is_marked OR c.is_candidate OR c.is_first
+             WHERE c.is_marked OR c.is_candidate OR c.is_first OR c.is_odd_bar
             OFFSET 0
           ) AS e
         OFFSET 0
       ) AS f
-     WHERE f.is_marked OR f.is_first OR abs(f.z_score) > v_anomaly_z;
-    -- What would be flagged is looked at once more. After a large move others follow: the five changes before it count,
-    -- each by no more than three scales. And where a series moves by ticks and mostly not at all, its deviation is less
-    -- than one: nothing is judged by less than the smallest move of the rows before, once there were three.
+     WHERE f.is_marked OR f.is_first OR f.is_odd_bar OR abs(f.z_score) > v_anomaly_z;
+    -- What would be flagged, and a bar that may be odd, is looked at once more. After a large move others follow: the
+    -- five changes before it count, each by no more than three scales. And where a series moves by ticks and mostly
+    -- not at all, its deviation is less than one: nothing is judged by less than the smallest move of the rows before,
+    -- once there were three.
     FOR i IN 1 .. coalesce(cardinality(v_found), 0) LOOP
         v_place := v_places[i] - 1;
-        CONTINUE WHEN v_place IS NULL OR (abs(v_found[i].z_score) > v_anomaly_z) IS NOT TRUE;
+        CONTINUE WHEN v_place IS NULL
+            OR (abs(v_found[i].z_score) > v_anomaly_z OR v_found[i].field IS NOT NULL) IS NOT TRUE;
         IF v_values IS NULL THEN
             v_values := p_value; -- in a form in which an element is found without a look at the others
         END IF;
@@ -453,6 +457,22 @@ $detector$, jsonb_build_object(
         'base_spread', format(v_spread, 'a.base_sum', 'a.base_squares', 'a.base_rows'),
         'base_floor', format(v_floor, 'a'),
         'first_floor', format(v_floor, 's'),
+        -- Whether a field of the bar may stand out, as fields_… (545) will decide: S is no less than s. Logarithms are as
+        -- they are here, and their squares in 1e-14.
+        'odd_bar', CASE WHEN NOT p_is_log THEN 'false' ELSE format($sql$CASE
+                           WHEN p_wick IS NULL OR w.is_given OR w.is_first OR NOT w.is_usable
+                                OR w.samples < v_min_samples OR w.n = 1 THEN false
+                           ELSE (p_wick[w.n] > 2 * p_wick[w.n - 1]
+                                 AND p_wick[w.n] * p_wick[w.n] * (w.samples - 1) > 5.7e-14 * %1$s)
+                                OR (p_body[w.n] * (p_body[w.n] + w.change / 1e7) > 0
+                                    AND least(p_body[w.n] * p_body[w.n],
+                                              (p_body[w.n] + w.change / 1e7) * (p_body[w.n] + w.change / 1e7))
+                                        * (w.samples - 1) > 3.9e-14 * %1$s)
+                                OR (p_volume[w.n] >= 0 AND p_volume[w.n - 1] >= 0
+                                    AND greatest(1 + p_volume[w.n], 1 + p_volume[w.n - 1])
+                                        > 19.9 * least(1 + p_volume[w.n], 1 + p_volume[w.n - 1]))
+                                OR NOT p_is_usable[w.n - 1] END$sql$,
+                           format(v_squares, 'w.kept_sum', 'w.kept_squares', 'w.samples')) END,
         'price', CASE WHEN p_is_log THEN 'v_finding.previous' ELSE '1' END,
         -- From the value at v_place to the one after it.
         'recent_change', CASE WHEN p_is_log
@@ -479,7 +499,8 @@ BEGIN
             'p_island integer[], p_ts timestamptz[], p_value double precision[], p_is_usable boolean[], '
             'p_is_marked boolean[], p_judged_from timestamptz[], p_profile public.quality_profiles, p_step interval, '
             'p_given _tidemark.finding[], p_first_island integer[], p_first_ts timestamptz[], '
-            'p_first_value double precision[]',
+            'p_first_value double precision[], p_wick double precision[], p_body double precision[], '
+            'p_volume double precision[]',
             '_tidemark.finding[]', 'SET search_path = pg_catalog, pg_temp',
             _tidemark.detector_text(v_name = 'detect_logs'),
             format('The detector over %s; call detect() instead.',
@@ -492,9 +513,12 @@ $do$;
 -- Judges rows that are handed over as arrays, one element a row, in order of island (a number from 1 on) and time:
 -- island, time, value, whether the value is a reference for others, and whether the row is wanted whatever the
 -- detector finds. From p_judged_from, one element an island, on rows are judged; those before are their baseline.
--- p_first_… are the first rows of series that begin here: see beginnings(). What comes back: rows that are wanted, come
--- near to a jump by max_change, exceed anomaly_z, or are the first of their session. A value that is no reference for
--- others comes back once more if it is wanted, with the last one before it that is: it has no z-score, but has moved.
+-- p_first_… are the first rows of series that begin here: see beginnings(). Of bars, p_wick is the longer shadow,
+-- p_body the way from close to open, both as logarithms and 0 where not known, and p_volume the volume, -1 where not
+-- known; all are NULL where there are no bars. What comes back: rows that are wanted, come near to a jump by
+-- max_change, exceed anomaly_z, are the first of their session, or are bars of which a field may stand out (field is
+-- empty then). A value that is no reference for others comes back once more if it is wanted, with the last one before
+-- it that is: it has no z-score, but has moved.
 CREATE OR REPLACE FUNCTION _tidemark.detect(
     p_island integer[],
     p_ts timestamptz[],
@@ -506,7 +530,10 @@ CREATE OR REPLACE FUNCTION _tidemark.detect(
     p_step interval,
     p_first_island integer[],
     p_first_ts timestamptz[],
-    p_first_value double precision[]
+    p_first_value double precision[],
+    p_wick double precision[],
+    p_body double precision[],
+    p_volume double precision[]
 )
     RETURNS SETOF _tidemark.finding
     LANGUAGE plpgsql
@@ -517,12 +544,12 @@ BEGIN
     IF p_profile.transform = 'log_return' THEN
         RETURN QUERY SELECT f.* FROM unnest(_tidemark.detect_logs(
             p_island, p_ts, p_value, p_is_usable, p_is_marked, p_judged_from, p_profile, p_step, NULL,
-            p_first_island, p_first_ts, p_first_value
+            p_first_island, p_first_ts, p_first_value, p_wick, p_body, p_volume
         )) AS f;
     ELSE
         RETURN QUERY SELECT f.* FROM unnest(_tidemark.detect_levels(
             p_island, p_ts, p_value, p_is_usable, p_is_marked, p_judged_from, p_profile, p_step, NULL,
-            p_first_island, p_first_ts, p_first_value
+            p_first_island, p_first_ts, p_first_value, p_wick, p_body, p_volume
         )) AS f;
     END IF;
     IF EXISTS (
@@ -531,7 +558,8 @@ BEGIN
     ) THEN
         RETURN QUERY
         SELECT p.island, p.ts, p.previous, NULL::double precision, NULL::double precision, NULL::double precision,
-               NULL::double precision, NULL::double precision, NULL::integer, NULL::double precision, false
+               NULL::double precision, NULL::double precision, NULL::integer, NULL::double precision, false,
+               NULL::text
           FROM (
             SELECT x.*, max(x.value) FILTER (WHERE x.is_usable) OVER (PARTITION BY x.island, x.part) AS previous
               FROM (
@@ -546,7 +574,8 @@ END
 $func$;
 COMMENT ON FUNCTION _tidemark.detect(
     integer [], timestamptz [], double precision [], boolean [], boolean [], timestamptz [], public.quality_profiles,
-    interval, integer [], timestamptz [], double precision []
+    interval, integer [], timestamptz [], double precision [], double precision [], double precision [],
+    double precision []
 ) IS 'Judges rows that are handed over as arrays: those worth a closer look, with the figures of the detector.';
 
 -- Judges the first rows of their sessions, given as found by detect(), among those of earlier sessions.
@@ -562,9 +591,29 @@ CREATE OR REPLACE FUNCTION _tidemark.detect_nights(
     SET search_path = pg_catalog, pg_temp
 AS $func$
     SELECT f.* FROM unnest(_tidemark.detect_logs(
-        NULL, NULL, NULL, NULL, NULL, p_judged_from, p_profile, p_step, p_nights, NULL, NULL, NULL
+        NULL, NULL, NULL, NULL, NULL, p_judged_from, p_profile, p_step, p_nights, NULL, NULL, NULL, NULL, NULL, NULL
     )) AS f;
 $func$;
 COMMENT ON FUNCTION _tidemark.detect_nights(
     _tidemark.finding [], timestamptz [], public.quality_profiles, interval
 ) IS 'Judges the first rows of their sessions among their like.';
+
+-- Mean, deviation and number of values without those further than 4 of their deviations from their mean.
+CREATE OR REPLACE FUNCTION _tidemark.steady(
+    p_values double precision[],
+    OUT mean double precision,
+    OUT spread double precision,
+    OUT samples bigint
+)
+    LANGUAGE sql
+    IMMUTABLE
+    PARALLEL SAFE
+    SET search_path = pg_catalog, pg_temp
+AS $func$
+    SELECT avg(v.value), stddev_samp(v.value), count(v.value)
+      FROM unnest(p_values) AS v (value)
+     CROSS JOIN (SELECT avg(u.value) AS mean, stddev_samp(u.value) AS spread FROM unnest(p_values) AS u (value)) AS a
+     WHERE abs(v.value - a.mean) <= 4 * a.spread;
+$func$;
+COMMENT ON FUNCTION _tidemark.steady(double precision []) IS
+'Mean, deviation and number of values without those further than 4 deviations from the mean.';

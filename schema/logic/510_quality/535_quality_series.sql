@@ -286,6 +286,16 @@ DECLARE
     v_columns record;
     v_keys record;
     v_value text;
+    -- A bar is what has these names; without a volume it has none.
+    v_is_bar CONSTANT boolean := 4 = (
+        SELECT count(*) FROM pg_catalog.pg_attribute AS a
+         WHERE a.attrelid = p_target.hypertable AND NOT a.attisdropped
+           AND a.attname IN ('open', 'high', 'low', 'close') AND a.attname <> ALL (p_target.series_columns)
+    ) AND p_target.open_column = 'open' AND p_target.value_columns[1] = 'close';
+    v_volume CONSTANT text := CASE WHEN v_is_bar AND EXISTS (
+        SELECT FROM pg_catalog.pg_attribute AS a
+         WHERE a.attrelid = p_target.hypertable AND NOT a.attisdropped AND a.attname = 'volume'
+    ) THEN 'd.volume::double precision' ELSE 'NULL::double precision' END;
 BEGIN
     SELECT format('%I.%I', n.nspname, c.relname) INTO STRICT v_table
       FROM pg_catalog.pg_class AS c
@@ -352,6 +362,28 @@ BEGIN
         'row_is_of_i', _tidemark.is_of_series(p_target, 'i.series'),
         'future_scope', CASE WHEN p_target.source_column IS NULL THEN 'true'
             ELSE format('(r.source_id IS NULL OR r.source_id = d.%I)', p_target.source_column) END,
+        'high', CASE WHEN v_is_bar THEN 'd.high::double precision' ELSE 'NULL::double precision' END,
+        'low', CASE WHEN v_is_bar THEN 'd.low::double precision' ELSE 'NULL::double precision' END,
+        'volume', v_volume,
+        'wicks', CASE WHEN v_is_bar THEN 'array_agg(r.wick)' ELSE 'NULL' END,
+        'bodies', CASE WHEN v_is_bar THEN 'array_agg(r.body)' ELSE 'NULL' END,
+        'volumes', CASE WHEN v_is_bar THEN 'array_agg(r.volume)' ELSE 'NULL' END,
+        -- How far high and low lie outside open and close, and open from close, as logarithms of what are prices.
+        'has_bar', CASE WHEN v_is_bar THEN '(d.open < 1e100 AND d.open > 1e-100 AND d.high < 1e100 AND d.high > 1e-100'
+            ' AND d.low < 1e100 AND d.low > 1e-100 AND d.close < 1e100 AND d.close > 1e-100)' ELSE 'false' END,
+        'upper', CASE WHEN v_is_bar
+            THEN 'CASE WHEN @has_bar@ THEN ln(d.high::double precision / greatest(d.open, d.close)) END'
+            ELSE 'NULL::double precision' END,
+        'lower', CASE WHEN v_is_bar
+            THEN 'CASE WHEN @has_bar@ THEN ln(least(d.open, d.close)::double precision / d.low) END'
+            ELSE 'NULL::double precision' END,
+        'wick', CASE WHEN v_is_bar THEN 'CASE WHEN @has_bar@ THEN greatest('
+            'abs(ln(d.high::double precision / greatest(d.open, d.close))), '
+            'abs(ln(least(d.open, d.close)::double precision / d.low))) ELSE 0 END' ELSE '0::double precision' END,
+        'body', CASE WHEN v_is_bar
+            THEN 'CASE WHEN @has_bar@ THEN ln(d.open::double precision / d.close) ELSE 0 END'
+            ELSE '0::double precision' END,
+        'known_volume', format('CASE WHEN %1$s >= 0 AND %1$s < 1e300 THEN %1$s ELSE -1 END', v_volume),
         -- Whether a value can be a reference for others. Beyond these bounds nothing is a price, and within them no
         -- ratio over- or underflows. can_be_split() has the same.
         'valid_price', '(@value@ < 1e100 AND @value@ > 1e-100)',
@@ -360,7 +392,8 @@ BEGIN
         -- What a reviewer confirmed to be an error is no reference either, until the value is corrected.
         'usable', 'CASE WHEN @valid@ IS NOT TRUE THEN false WHEN NOT d.is_anomaly THEN true ELSE NOT EXISTS ('
             'SELECT FROM public.anomalies AS b WHERE b.table_name = @label@ AND b.series = @series@'
-            ' AND b.timestamp = d.@time@ AND b.status = ''confirmed_error'' AND b.value = @value@) END'
+            ' AND b.timestamp = d.@time@ AND b.status = ''confirmed_error'' AND b.field IS NULL'
+            ' AND b.value = @value@) END'
     ) || _tidemark.rule_tokens(p_target);
 END
 $func$;

@@ -92,22 +92,29 @@ BEGIN
         SELECT DISTINCT ON (p_series[f.island], f.ts)
                p_series[f.island] AS series, f.ts, f::_tidemark.finding AS finding
           FROM unnest(p_found) AS f
-         ORDER BY p_series[f.island], f.ts, f.z_score NULLS LAST, f.previous IS NULL
+         -- The judged value before what else of the bar stands out.
+         ORDER BY p_series[f.island], f.ts,
+                  coalesce(abs(f.z_score) > p_profile.anomaly_z AND coalesce(f.field, '') = '', false) DESC,
+                  coalesce(f.field <> '', false) DESC, abs(f.z_score) DESC NULLS LAST, f.previous IS NULL
       ) AS u;
     SELECT array_agg(ROW(
                v.series, v.ts, v.score, v.is_anomaly, v.penalties, v.severity, v.kind, v.z_score, v.value, v.observed,
-               v.expected, v.deviation, v.scale, v.samples
+               v.expected, v.deviation, v.scale, v.samples, v.field
            )::_tidemark.verdict ORDER BY v.series, v.ts)
       INTO v_verdicts
       FROM (
-        SELECT f.series, f.ts, d.value, d.quality_score, d.is_anomaly AS was_anomaly, a.figures,
+        SELECT f.series, f.ts, nullif(f.field, '') AS field,
+               CASE nullif(f.field, '') WHEN 'open' THEN d.first_value WHEN 'high' THEN d.highest
+                                        WHEN 'low' THEN d.lowest WHEN 'volume' THEN d.volume ELSE d.value END AS value,
+               d.quality_score, d.is_anomaly AS was_anomaly, a.figures,
                coalesce(q.recorded, '{}') AS recorded,
                greatest(0, 100 - (SELECT coalesce(sum(u.points), 0) FROM unnest(w.penalties) AS u))::smallint AS score,
                coalesce(abs(f.z_score) > p_profile.anomaly_z, false) OR a.is_kept IS TRUE AS is_anomaly,
                w.penalties,
                CASE WHEN abs(f.z_score) > p_profile.black_swan_z THEN 'black_swan'::public.anomaly_severity
                     WHEN abs(f.z_score) > p_profile.anomaly_z THEN 'anomaly' END AS severity,
-               CASE WHEN p_profile.transform = 'log_return' AND abs(f.z_score) > p_profile.anomaly_z
+               CASE WHEN p_profile.transform = 'log_return' AND coalesce(f.field, '') = ''
+                    AND abs(f.z_score) > p_profile.anomaly_z
                     AND d.first_value > 0 AND d.first_value < 'infinity' AND f.previous > 0 AND EXISTS (
                         SELECT FROM unnest(ARRAY[1.5, 2, 3, 4, 5, 7, 10]::double precision[]) AS s (ratio)
                          WHERE abs(abs(ln(d.first_value) - ln(f.previous)) - ln(s.ratio)) <= 0.03
@@ -117,16 +124,18 @@ BEGIN
           -- Side by side: to look up an element of an array of documents is to walk through those before it.
           FROM unnest(v_found_series, v_found) WITH ORDINALITY
                AS f (series, island, ts, previous, reference, observed, expected, deviation, scale, samples, z_score,
-                     is_first, n)
+                     is_first, field, n)
           JOIN _tidemark.judged_rows(p_target, v_found_series, v_found_ts, p_profile, p_step, p_is_safe) AS d
             ON d.n = f.n
           LEFT JOIN LATERAL (
-                   SELECT b.status = 'confirmed_error' AS is_error, b.status <> 'open' AS is_kept,
+                   SELECT b.status = 'confirmed_error' AND b.field IS NULL AS is_error, b.status <> 'open' AS is_kept,
                           (b.severity, b.kind, b.z_score, b.observed, b.expected, b.deviation, b.scale, b.samples,
-                           b.detector_version) AS figures
+                           b.field, b.detector_version) AS figures
                      FROM public.anomalies AS b
                     WHERE b.table_name = p_target.label AND b.series = f.series AND b.timestamp = f.ts
-                      AND b.value IS NOT DISTINCT FROM d.value
+                      AND b.value IS NOT DISTINCT FROM CASE b.field WHEN 'open' THEN d.first_value
+                              WHEN 'high' THEN d.highest WHEN 'low' THEN d.lowest WHEN 'volume' THEN d.volume
+                              ELSE d.value END
                       AND d.is_anomaly
                    OFFSET 0 -- look up, do not join: fresh tables have no statistics
                ) AS a ON true
@@ -167,7 +176,7 @@ BEGIN
         OR v.was_anomaly IS DISTINCT FROM v.is_anomaly
         OR (v.severity IS NOT NULL AND v.figures IS DISTINCT FROM
             (v.severity, v.kind, v.z_score, v.observed, v.expected, v.deviation, v.scale, v.samples,
-             _tidemark.detector_version()))
+             v.field, _tidemark.detector_version()))
         OR ARRAY(SELECT u FROM unnest(v.penalties) AS u ORDER BY u.penalty, u.rule_id) <> v.recorded;
     RETURN coalesce(v_verdicts, '{}');
 END
@@ -220,7 +229,7 @@ BEGIN
                    CASE WHEN (p_series[f.island], f.ts) NOT IN (SELECT w.series, w.ts
                                                                  FROM unnest(v_series, v_ts) AS w (series, ts))
                         THEN f.z_score END,
-                   f.is_first)::_tidemark.finding
+                   f.is_first, f.field)::_tidemark.finding
           FROM unnest(p_found) AS f
     );
 END
@@ -255,6 +264,7 @@ DECLARE
     v_some _tidemark.finding[];
     v_found _tidemark.finding[];
     v_nights _tidemark.finding[];
+    v_fields _tidemark.finding[];
     v_lowest timestamptz := 'infinity';
     v_highest timestamptz := '-infinity';
     v_verdicts _tidemark.verdict[] := '{}';
@@ -285,9 +295,16 @@ BEGIN
             v_highest := greatest(v_highest, v_read.highest);
             v_some := ARRAY(SELECT f FROM _tidemark.detect(
                 v_read.island, v_read.ts, v_read.value, v_read.is_usable, v_read.is_marked, v_read.judged_from, v_profile,
-                v_group.step, v_read.first_island, v_read.first_ts, v_read.first_value
+                v_group.step, v_read.first_island, v_read.first_ts, v_read.first_value, v_read.wick, v_read.body,
+                v_read.volume
             ) AS f);
             v_found := v_found || v_some;
+            IF EXISTS (SELECT FROM unnest(v_some) AS f WHERE f.field IS NOT NULL) THEN
+                EXECUTE format('SELECT _tidemark.%I($1, $2, $3, $4, $5, $6)', 'fields_' || v_target.stem)
+                   INTO v_fields
+                  USING v_group.series, v_some, v_profile, v_group.step, v_read.lowest, v_read.highest;
+                v_found := v_found || v_fields;
+            END IF;
             -- The first rows of their sessions, among their like.
             IF EXISTS (SELECT FROM unnest(v_some) AS f WHERE f.is_first) THEN
                 EXECUTE format('SELECT _tidemark.%I($1, $2, $3, $4, $5)', 'nights_' || v_target.stem)

@@ -60,13 +60,13 @@ BEGIN
        AND a.detector_version <> _tidemark.detector_version();
     WITH stored AS (
         INSERT INTO public.anomalies AS a (
-            table_name, series, source_id, asset_id, interval, timestamp, severity, z_score, value, observed, expected, deviation,
-            scale, samples, kind, detector_version
+            table_name, series, source_id, asset_id, interval, timestamp, severity, z_score, value, observed, expected,
+            deviation, scale, samples, kind, field, detector_version
         )
         SELECT p_target.label, v.series, (v.series ->> p_target.source_column)::integer,
                (v.series ->> v_asset_column)::uuid, (v.series ->> p_target.interval_column)::public.candle_interval,
                v.ts, v.severity, v.z_score, v.value, v.observed, v.expected,
-               v.deviation, v.scale, v.samples, v.kind, _tidemark.detector_version()
+               v.deviation, v.scale, v.samples, v.kind, v.field, _tidemark.detector_version()
           FROM unnest(p_verdicts) AS v
          WHERE v.is_anomaly
            AND v.severity IS NOT NULL
@@ -80,15 +80,21 @@ BEGIN
                scale = EXCLUDED.scale,
                samples = EXCLUDED.samples,
                kind = EXCLUDED.kind,
+               field = EXCLUDED.field,
                -- A review was of the value that was there then.
-               status = CASE WHEN a.value = EXCLUDED.value THEN a.status ELSE 'open' END,
-               reviewed_by = CASE WHEN a.value = EXCLUDED.value THEN a.reviewed_by END,
-               reviewed_at = CASE WHEN a.value = EXCLUDED.value THEN a.reviewed_at END,
-               notes = CASE WHEN a.value = EXCLUDED.value THEN a.notes END
-         WHERE (a.severity, a.z_score, a.value, a.observed, a.expected, a.deviation, a.scale, a.samples, a.kind)
+               status = CASE WHEN (a.value, a.field) IS NOT DISTINCT FROM (EXCLUDED.value, EXCLUDED.field)
+                             THEN a.status ELSE 'open' END,
+               reviewed_by = CASE WHEN (a.value, a.field) IS NOT DISTINCT FROM (EXCLUDED.value, EXCLUDED.field)
+                             THEN a.reviewed_by END,
+               reviewed_at = CASE WHEN (a.value, a.field) IS NOT DISTINCT FROM (EXCLUDED.value, EXCLUDED.field)
+                             THEN a.reviewed_at END,
+               notes = CASE WHEN (a.value, a.field) IS NOT DISTINCT FROM (EXCLUDED.value, EXCLUDED.field)
+                             THEN a.notes END
+         WHERE (a.severity, a.z_score, a.value, a.observed, a.expected, a.deviation, a.scale, a.samples, a.kind,
+                a.field)
                IS DISTINCT FROM
                (EXCLUDED.severity, EXCLUDED.z_score, EXCLUDED.value, EXCLUDED.observed, EXCLUDED.expected,
-                EXCLUDED.deviation, EXCLUDED.scale, EXCLUDED.samples, EXCLUDED.kind)
+                EXCLUDED.deviation, EXCLUDED.scale, EXCLUDED.samples, EXCLUDED.kind, EXCLUDED.field)
         RETURNING a.anomaly_id, a.xmax = 0 AS is_new -- an updated row version carries the updating transaction
     )
     SELECT array_agg(s.anomaly_id) INTO v_new FROM stored AS s WHERE s.is_new;

@@ -120,15 +120,17 @@ $read$, jsonb_build_object(
                               OR @broken@
                           $sql$)
     ))
-      FROM (SELECT $sql$    SELECT array_agg(r.island), array_agg(r.ts), array_agg(r.value), array_agg(r.is_usable), array_agg(r.is_marked)
-      INTO island, ts, value, is_usable, is_marked
+      FROM (SELECT $sql$    SELECT array_agg(r.island), array_agg(r.ts), array_agg(r.value), array_agg(r.is_usable),
+           array_agg(r.is_marked), @wicks@, @bodies@, @volumes@
+      INTO island, ts, value, is_usable, is_marked, wick, body, volume
       FROM (
-        SELECT i.n::integer AS island, d.ts, d.value, d.is_usable, d.is_marked
+        SELECT i.n::integer AS island, d.ts, d.value, d.is_usable, d.is_marked, d.wick, d.body, d.volume
           FROM unnest(p_series, judged_from, p_late_before, v_start, v_end) WITH ORDINALITY
                AS i (series, judged_from, late_before, starts_at, ends_at, n)
          CROSS JOIN LATERAL (
                    SELECT d.@time@ AS ts, @value@ AS value, @usable@ AS is_usable,
-                          d.@time@ >= i.judged_from AND (%s) AS is_marked
+                          d.@time@ >= i.judged_from AND (%s) AS is_marked,
+                          @wick@ AS wick, @body@ AS body, @known_volume@ AS volume
                      FROM @table@ AS d
                     CROSS JOIN (SELECT v_market AS market, p_step AS step, v_transform AS transform,
                                        v_required AS required_fields) AS p
@@ -169,12 +171,13 @@ $rows$, jsonb_build_object(
         'rows_judged', format(r.text, 'array_remove(ARRAY[@broken_rules@]::integer[], NULL)')
     ))
       FROM (SELECT $sql$    RETURN QUERY
-    SELECT i.n, d.value, d.first_value, d.quality_score, d.is_anomaly, d.missing, d.broken
+    SELECT i.n, d.value, d.first_value, d.quality_score, d.is_anomaly, d.missing, d.broken, d.highest, d.lowest,
+           d.volume
       FROM unnest(p_series, p_ts) WITH ORDINALITY AS i (series, ts, n)
      CROSS JOIN LATERAL (
                SELECT @value@ AS value, @open@ AS first_value, d.quality_score, d.is_anomaly,
                       array_remove(ARRAY[@missing_fields@]::text[], NULL) AS missing,
-                      %s AS broken
+                      %s AS broken, @high@ AS highest, @low@ AS lowest, @volume@ AS volume
                  FROM @table@ AS d
                 CROSS JOIN (SELECT v_market AS market, p_step AS step, v_transform AS transform,
                                    v_required AS required_fields) AS p
@@ -225,7 +228,7 @@ BEGIN
                    i.n, b.ts, b.previous, NULL,
                    greatest(-90000000, least(90000000, (ln(b.value) * 1e7)::bigint - (ln(b.previous) * 1e7)::bigint))
                    / 1e7,
-                   NULL, NULL, NULL, NULL, NULL, NULL
+                   NULL, NULL, NULL, NULL, NULL, NULL, NULL
                )::_tidemark.finding
           FROM unnest(p_series, p_from) WITH ORDINALITY AS i (series, judged_from, n)
          CROSS JOIN LATERAL (
@@ -267,3 +270,86 @@ $nights$;
 $func$;
 COMMENT ON FUNCTION _tidemark.nights_template() IS
 'Body of nights_…: the first rows of sessions and of those before; a template.';
+
+-- fields_…: which of open, high, low and volume stand out of the bars among p_found whose field is empty; scale is S.
+--
+-- * A shadow, as a logarithm, against those of its side in the baseline_rows before: it is at least twice as long as
+--   any of the bar before, and more than 8.5 of their deviations and 2.4 S away from their mean.
+-- * An open that lies outside of the close before and its own close, by 2 S from the nearer one. Within a day, not
+--   after a pause.
+-- * A volume, ln(1 + v), that is 20 times or a 20th of the one before, against those before and against the median of
+--   three.
+--
+-- Scales are such that all are flagged by the same anomaly_z as prices are.
+CREATE OR REPLACE FUNCTION _tidemark.fields_template()
+    RETURNS text
+    LANGUAGE sql
+    IMMUTABLE
+    PARALLEL SAFE
+    SET search_path = pg_catalog, pg_temp
+AS $func$
+    SELECT $fields$
+#variable_conflict use_column
+DECLARE
+    v_is_log CONSTANT boolean := true;
+BEGIN
+    RETURN ARRAY(
+        SELECT ROW(f.island, f.ts, f.previous, f.reference, z.observed, z.expected, z.deviation, z.scale, z.samples,
+                   z.z_score, false, z.field)::_tidemark.finding
+          FROM unnest(p_found) AS f
+         CROSS JOIN LATERAL (SELECT p_series[f.island] AS series) AS i
+         CROSS JOIN LATERAL (
+                   SELECT @upper@ AS upper, @lower@ AS lower, @wick@ AS wick, @body@ AS body, @known_volume@ AS volume
+                     FROM @table@ AS d
+                    WHERE @row_is_of_i@ AND d.@time@ = f.ts AND d.@time@ BETWEEN p_lowest AND p_highest
+               ) AS b
+         CROSS JOIN LATERAL (
+                   SELECT array_agg(r.upper ORDER BY r.ts DESC) AS uppers, array_agg(r.lower ORDER BY r.ts DESC) AS lowers,
+                          array_agg(ln(1 + r.volume) ORDER BY r.ts DESC) FILTER (WHERE r.volume >= 0) AS volumes,
+                          (array_agg(r.volume ORDER BY r.ts DESC))[1] AS previous_volume,
+                          (array_agg(r.wick ORDER BY r.ts DESC))[1] AS previous_wick, max(r.ts) AS previous_ts
+                     FROM (SELECT d.@time@ AS ts, @upper@ AS upper, @lower@ AS lower, @wick@ AS wick,
+                                  @known_volume@ AS volume
+                             FROM @table@ AS d
+                            WHERE @row_is_of_i@ AND d.@time@ < f.ts AND @usable@
+                              AND d.@time@ >= p_lowest AND d.@time@ < p_highest
+                            ORDER BY d.@time@ DESC
+                            LIMIT p_profile.baseline_rows) AS r
+               ) AS n
+         CROSS JOIN LATERAL (SELECT ln(1 + b.volume) AS volume, b.body + f.observed AS gap) AS x
+         CROSS JOIN LATERAL (
+                   SELECT 'high' AS field, b.upper AS observed, s.mean AS expected, NULL::double precision AS deviation,
+                          greatest(2.125 * s.spread, 0.6 * f.scale) AS scale, s.samples
+                     FROM _tidemark.steady(n.uppers) AS s
+                    WHERE abs(b.upper) > 2 * n.previous_wick AND s.samples >= p_profile.min_samples
+                    UNION ALL
+                   SELECT 'low', b.lower, s.mean, NULL, greatest(2.125 * s.spread, 0.6 * f.scale), s.samples
+                     FROM _tidemark.steady(n.lowers) AS s
+                    WHERE abs(b.lower) > 2 * n.previous_wick AND s.samples >= p_profile.min_samples
+                    UNION ALL
+                   SELECT 'open', x.gap, 0, b.body, f.scale / 2, f.samples
+                    WHERE b.body * x.gap > 0
+                      AND (p_step = interval '0' OR p_step >= interval '1 day' OR f.ts - n.previous_ts <= 2 * p_step)
+                    UNION ALL
+                   SELECT 'volume', x.volume, s.mean,
+                          x.volume - CASE WHEN n.volumes[3] IS NULL THEN n.volumes[1]
+                                          ELSE n.volumes[1] + n.volumes[2] + n.volumes[3]
+                                               - greatest(n.volumes[1], n.volumes[2], n.volumes[3])
+                                               - least(n.volumes[1], n.volumes[2], n.volumes[3]) END,
+                          greatest(s.spread, 0.1), s.samples
+                     FROM _tidemark.steady(n.volumes) AS s
+                    WHERE b.volume >= 0 AND n.previous_volume >= 0 AND s.samples >= p_profile.min_samples
+                      AND greatest(1 + b.volume, 1 + n.previous_volume) > 20 * least(1 + b.volume, 1 + n.previous_volume)
+               ) AS c
+         CROSS JOIN LATERAL (
+                   SELECT c.field, c.observed, c.expected, c.deviation, c.scale, c.samples::integer AS samples,
+                          CASE WHEN abs(c.deviation) < abs(c.observed - c.expected) THEN c.deviation
+                               ELSE c.observed - c.expected END / c.scale AS z_score
+               ) AS z
+         WHERE f.field = '' AND abs(z.z_score) > p_profile.anomaly_z
+    );
+END
+$fields$;
+$func$;
+COMMENT ON FUNCTION _tidemark.fields_template() IS
+'Body of fields_…: which of open, high, low and volume of bars stand out; a template.';

@@ -211,6 +211,8 @@ BEGIN
                SET newest_at = b.newest_at,
                    newest = b.recent[1],
                    previous = b.recent[2],
+                   volume = b.volumes[1],
+                   previous_volume = b.volumes[2],
                    level_1 = (ln(b.recent[1]) * 1e7)::bigint,
                    level_2 = (ln(b.recent[2]) * 1e7)::bigint,
                    level_3 = (ln(b.recent[3]) * 1e7)::bigint,
@@ -240,6 +242,7 @@ BEGIN
               FROM (
                 SELECT w.island, max(w.ts) AS newest_at,
                        array_agg(w.value ORDER BY w.ts DESC) FILTER (WHERE w.age <= 4) AS recent,
+                       array_agg(w.volume ORDER BY w.ts DESC) FILTER (WHERE w.age <= 2) AS volumes,
                        bool_or(w.is_first) FILTER (WHERE w.age = 1) AS is_first,
                        coalesce(array_agg(w.base::integer ORDER BY w.ts) FILTER (WHERE w.age > 1), '{}') AS changes,
                        coalesce(array_agg(w.is_kept ORDER BY w.ts) FILTER (WHERE w.age > 1), '{}') AS is_kept,
@@ -282,7 +285,7 @@ BEGIN
                                         THEN NULL
                                         ELSE f.change END AS base
                               FROM (
-                                SELECT c.island, c.ts, c.value, c.previous, c.age,
+                                SELECT c.island, c.ts, c.value, c.volume, c.previous, c.age,
                                        CASE WHEN c.level - c.level_1 > 90000000 THEN 90000000
                                             WHEN c.level - c.level_1 < -90000000 THEN -90000000
                                             ELSE c.level - c.level_1 END AS change,
@@ -295,10 +298,10 @@ BEGIN
                                            lag(v.value) OVER by_time AS previous,
                                            lag(v.ts) OVER by_time AS previous_at
                                       FROM (
-                                        SELECT r.island, r.ts, r.value, (ln(r.value) * 1e7)::bigint AS level,
+                                        SELECT r.island, r.ts, r.value, r.volume, (ln(r.value) * 1e7)::bigint AS level,
                                                row_number() OVER (PARTITION BY r.island ORDER BY r.ts DESC) AS age
-                                          FROM unnest(v_read.island, v_read.ts, v_read.value, v_read.is_usable)
-                                               AS r (island, ts, value, is_usable)
+                                          FROM unnest(v_read.island, v_read.ts, v_read.value, v_read.is_usable,
+                                                      v_read.volume) AS r (island, ts, value, is_usable, volume)
                                          WHERE r.is_usable
                                       ) AS v
                                     WINDOW by_time AS (PARTITION BY v.island ORDER BY v.ts)
@@ -427,6 +430,7 @@ DECLARE
     v_previous double precision;
     v_deviation double precision;
     v_distance double precision;
+    v_scale double precision;
     v_is_noteworthy boolean;
     v_may_stand_out boolean;
     v_closes_at timestamptz;
@@ -536,6 +540,7 @@ BEGIN
             m.is_first := q.market IS NOT NULL AND r.ts - m.newest_at > m.step AND _tidemark.has_sessions(q, m.step)
                 AND _tidemark.opens_between(q.market, m.newest_at, r.ts);
             m.previous := m.newest;
+            m.previous_volume := m.volume;
             m.level_4 := m.level_3;
             m.level_3 := m.level_2;
             m.level_2 := m.level_1;
@@ -544,6 +549,7 @@ BEGIN
                 OR p_now <= r.ts + m.step + _tidemark.allowed_lag(q.allowed_lag, m.step);
         END IF;
         m.newest := r.value;
+        m.volume := r.volume;
         m.level_1 := v_level;
         m.chunks := r.chunks;
         v_count := v_count + 1;
@@ -561,13 +567,20 @@ BEGIN
             END;
             v_distance := least(90000000, greatest(-90000000, v_level - m.level_2))
                 - m.kept_sum::double precision / m.kept_count;
-            v_may_stand_out := least(abs(v_deviation), abs(v_distance)) > 0.999999 * q.anomaly_z * greatest(
+            v_scale := greatest(
                 sqrt(greatest(m.kept_squares - m.kept_sum::double precision * m.kept_sum / m.kept_count, 0)
                      / nullif(m.kept_count - 1, 0)),
                 sqrt(greatest(m.squares_20 - m.sum_20::double precision * m.sum_20 / nullif(m.count_20, 0), 0)
                      / nullif(m.count_20 - 1, 0)),
                 1e7 * greatest(q.scale_floor, coalesce(q.tick_size, 0) / m.previous)
             );
+            v_may_stand_out := least(abs(v_deviation), abs(v_distance)) > 0.999999 * q.anomaly_z * v_scale
+                -- A field of the bar: see fields_… (545).
+                OR r.wick * 1e7 > 2.399 * v_scale
+                OR (r.body * (r.body * 1e7 + v_level - m.level_2) > 0
+                    AND least(abs(r.body * 1e7), abs(r.body * 1e7 + v_level - m.level_2)) > 1.999 * v_scale)
+                OR (m.volume >= 0 AND m.previous_volume >= 0 AND greatest(1 + m.volume, 1 + m.previous_volume)
+                    > 19.9 * least(1 + m.volume, 1 + m.previous_volume));
         END IF;
         CONTINUE WHEN NOT v_is_noteworthy AND NOT v_may_stand_out;
         -- What may stand out and has no other fault is judged once its bar has closed.
@@ -588,7 +601,8 @@ BEGIN
     END IF;
     IF v_count > 0 THEN
         UPDATE _tidemark.series_memory AS o
-           SET newest_at = i.newest_at, newest = i.newest, previous = i.previous, level_1 = i.level_1,
+           SET newest_at = i.newest_at, newest = i.newest, previous = i.previous, volume = i.volume,
+               previous_volume = i.previous_volume, level_1 = i.level_1,
                level_2 = i.level_2, level_3 = i.level_3, level_4 = i.level_4, is_first = i.is_first,
                row_count = i.row_count, changes = i.changes, is_kept = i.is_kept, base_sum = i.base_sum,
                base_squares = i.base_squares, base_count = i.base_count, kept_sum = i.kept_sum,

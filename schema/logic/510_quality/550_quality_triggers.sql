@@ -313,7 +313,7 @@ BEGIN@begin@
                             WHERE l.hypertable = @table_literal@::regclass AND l.series IS NOT NULL) AS has_own_lapses,
                    (SELECT (count(*) << 32) + coalesce(max(s.id), 0) FROM _timescaledb_catalog.dimension_slice AS s
                      WHERE s.dimension_id = v_dimension_id) AS chunks,
-                   v_dimension_id AS dimension_id
+                   v_dimension_id AS dimension_id, @wick@ AS wick, @body@ AS body, @known_volume@ AS volume
               FROM (SELECT d.*, count(*) OVER (PARTITION BY @keys_of_d@) AS tidemark_row_count
                       FROM new_rows AS d
                      WHERE (SELECT count(*) <= 5000 FROM (SELECT FROM new_rows LIMIT 5001) AS c)) AS d

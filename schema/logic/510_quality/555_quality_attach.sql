@@ -9,7 +9,7 @@ CREATE OR REPLACE FUNCTION _tidemark.quality_functions(p_stem text)
     SET search_path = pg_catalog, pg_temp
 AS $func$
     SELECT array_agg(f.name || p_stem ORDER BY f.position)
-      FROM unnest(ARRAY['score_', 'rescore_updated_', 'forget_', 'rows_', 'try_rules_', 'nights_', 'read_'])
+      FROM unnest(ARRAY['score_', 'rescore_updated_', 'forget_', 'rows_', 'try_rules_', 'nights_', 'fields_', 'read_'])
            WITH ORDINALITY AS f (name, position);
 $func$;
 COMMENT ON FUNCTION _tidemark.quality_functions(text) IS 'Names of the functions that are made for a hypertable.';
@@ -96,11 +96,15 @@ BEGIN
                'p_every boolean, p_most integer, OUT island integer[], OUT ts timestamptz[], '
                'OUT value double precision[], OUT is_usable boolean[], OUT is_marked boolean[], '
                'OUT lowest timestamptz, OUT highest timestamptz, OUT judged_from timestamptz[], '
-               'OUT first_island integer[], OUT first_ts timestamptz[], OUT first_value double precision[]', 'record', v_pinned, _tidemark.reader_template(),
-               '{}'::jsonb, 'rows of islands of %s and their baselines'),
+               'OUT first_island integer[], OUT first_ts timestamptz[], OUT first_value double precision[], '
+               'OUT wick double precision[], OUT body double precision[], OUT volume double precision[]', 'record',
+               v_pinned, _tidemark.reader_template(), '{}'::jsonb, 'rows of islands of %s and their baselines'),
               ('nights_', 'p_series jsonb[], p_from timestamptz[], p_found _tidemark.finding[], '
                'p_profile public.quality_profiles, p_step interval', '_tidemark.finding[]', v_pinned,
                _tidemark.nights_template(), '{}', 'first rows of sessions of %s'),
+              ('fields_', 'p_series jsonb[], p_found _tidemark.finding[], p_profile public.quality_profiles, '
+               'p_step interval, p_lowest timestamptz, p_highest timestamptz', '_tidemark.finding[]', v_pinned,
+               _tidemark.fields_template(), '{}', 'what else of bars of %s stands out'),
               ('try_rules_', 'p_row jsonb, p_market text, p_step interval, p_transform public.change_transform',
                'integer[]', v_pinned, _tidemark.try_rules_template(), '{}',
                'rules that a row of %s violates, where some fail to evaluate'),

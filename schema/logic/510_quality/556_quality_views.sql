@@ -66,7 +66,8 @@ SELECT coalesce(a.episode_id, a.anomaly_id) AS episode_id, min(a.table_name) AS 
        (array_agg(a.series))[1] AS series, min(a.source_id) AS source_id, (array_agg(a.asset_id))[1] AS asset_id,
        min(a.interval) AS interval, min(a.timestamp) AS starts_at, max(a.timestamp) AS ends_at, count(*) AS anomalies,
        count(*) FILTER (WHERE a.status = 'open') AS waiting, max(a.severity) AS severity, max(a.kind) AS kind,
-       (array_agg(a.z_score ORDER BY abs(a.z_score) DESC))[1] AS z_score
+       (array_agg(a.z_score ORDER BY abs(a.z_score) DESC))[1] AS z_score,
+       string_agg(DISTINCT a.field, ', ') AS fields
   FROM public.anomalies AS a
  WHERE a.episode_id IN (SELECT o.episode_id FROM public.anomalies AS o WHERE o.status = 'open')
     OR (a.episode_id IS NULL AND a.status = 'open')
@@ -86,6 +87,8 @@ COMMENT ON COLUMN public.anomaly_queue.waiting IS 'How many of them nobody has r
 COMMENT ON COLUMN public.anomaly_queue.severity IS 'The worst of them.';
 COMMENT ON COLUMN public.anomaly_queue.kind IS 'split_candidate where any of them looks like a split.';
 COMMENT ON COLUMN public.anomaly_queue.z_score IS 'The largest z-score in magnitude.';
+COMMENT ON COLUMN public.anomaly_queue.fields IS
+'What else of its bars stands out than the judged value: open, high, low, volume; NULL: nothing.';
 
 -- Rows of a hypertable that nobody scored, counted up to p_most. Of what is compressed it reads what came in since.
 CREATE OR REPLACE FUNCTION _tidemark.count_unscored(

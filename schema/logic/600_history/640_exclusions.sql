@@ -34,8 +34,12 @@ BEGIN
                        format('r.%I = %s', c.name, _tidemark.series_field(t.hypertable, c.name, '$1')), ' AND '
                    )
               FROM unnest(t.series_columns) AS c (name)) AS is_series,
-           (SELECT string_agg(format('r.%I', c.name), ', ' ORDER BY c.position)
-              FROM unnest(t.value_columns) WITH ORDINALITY AS c (name, position)) AS value_columns
+           -- What stood out of the row: a field of a bar, or what is judged.
+           coalesce(
+               quote_ident(p_anomaly.field) || '::double precision',
+               (SELECT string_agg(format('r.%I', c.name), ', ' ORDER BY c.position)
+                  FROM unnest(t.value_columns) WITH ORDINALITY AS c (name, position))
+           ) AS value_columns
       INTO v_target
       FROM _tidemark.quality_targets AS t
       LEFT JOIN public.sources AS s ON s.source_id = p_anomaly.source_id
