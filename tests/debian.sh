@@ -2,7 +2,7 @@
 # README's two commands on a Debian that has nothing yet: make migrate, make test.
 #   tests/debian.sh [SUITE [ARGS of pytest]]     trixie and all tests by default
 # Takes root, debootstrap and 3 GB; DEBIAN_MIRROR names another mirror. The system lives in a temporary directory and in
-# namespaces of its own, which end all that was started in it. Not a part of `make test`: it needs a quarter of an hour.
+# namespaces of its own, which end all that was started in it. Not a part of `make test`: it needs a quarter to half an hour.
 set -euo pipefail
 suite=${1:-trixie}
 shift || true

@@ -306,11 +306,12 @@ BEGIN
                            WHEN p_wick IS NULL OR w.is_given OR w.is_first OR NOT w.is_usable
                                 OR w.samples < v_min_samples OR w.n = 1 THEN false
                            ELSE (p_wick[w.n] > 2 * p_wick[w.n - 1]
-                                 AND p_wick[w.n] * p_wick[w.n] * (w.samples - 1) > 5.7e-14 * (w.kept_squares - w.kept_sum::double precision * w.kept_sum / nullif(w.samples, 0)))
+                                 AND p_wick[w.n] * p_wick[w.n] * (w.samples - 1)
+                                     > 0.356e-14 * v_anomaly_z * v_anomaly_z * (w.kept_squares - w.kept_sum::double precision * w.kept_sum / nullif(w.samples, 0)))
                                 OR (p_body[w.n] * (p_body[w.n] + w.change / 1e7) > 0
                                     AND least(p_body[w.n] * p_body[w.n],
                                               (p_body[w.n] + w.change / 1e7) * (p_body[w.n] + w.change / 1e7))
-                                        * (w.samples - 1) > 3.9e-14 * (w.kept_squares - w.kept_sum::double precision * w.kept_sum / nullif(w.samples, 0)))
+                                        * (w.samples - 1) > 0.247e-14 * v_anomaly_z * v_anomaly_z * (w.kept_squares - w.kept_sum::double precision * w.kept_sum / nullif(w.samples, 0)))
                                 OR (p_volume[w.n] >= 0 AND p_volume[w.n - 1] >= 0
                                     AND greatest(1 + p_volume[w.n], 1 + p_volume[w.n - 1])
                                         > 19.9 * least(1 + p_volume[w.n], 1 + p_volume[w.n - 1]))
@@ -497,28 +498,37 @@ BEGIN
                    SELECT array_agg(r.upper ORDER BY r.ts DESC) AS uppers, array_agg(r.lower ORDER BY r.ts DESC) AS lowers,
                           array_agg(ln(1 + r.volume) ORDER BY r.ts DESC) FILTER (WHERE r.volume >= 0) AS volumes,
                           (array_agg(r.volume ORDER BY r.ts DESC))[1] AS previous_volume,
-                          (array_agg(r.wick ORDER BY r.ts DESC))[1] AS previous_wick, max(r.ts) AS previous_ts
-                     FROM (SELECT d."timestamp" AS ts, CASE WHEN (d.open < 1e100 AND d.open > 1e-100 AND d.high < 1e100 AND d.high > 1e-100 AND d.low < 1e100 AND d.low > 1e-100 AND d.close < 1e100 AND d.close > 1e-100) THEN ln(d.high::double precision / greatest(d.open, d.close)) END AS upper, CASE WHEN (d.open < 1e100 AND d.open > 1e-100 AND d.high < 1e100 AND d.high > 1e-100 AND d.low < 1e100 AND d.low > 1e-100 AND d.close < 1e100 AND d.close > 1e-100) THEN ln(least(d.open, d.close)::double precision / d.low) END AS lower, CASE WHEN (d.open < 1e100 AND d.open > 1e-100 AND d.high < 1e100 AND d.high > 1e-100 AND d.low < 1e100 AND d.low > 1e-100 AND d.close < 1e100 AND d.close > 1e-100) THEN greatest(abs(ln(d.high::double precision / greatest(d.open, d.close))), abs(ln(least(d.open, d.close)::double precision / d.low))) ELSE 0 END AS wick,
-                                  CASE WHEN d.volume::double precision >= 0 AND d.volume::double precision < 1e300 THEN d.volume::double precision ELSE -1 END AS volume
-                             FROM public.timeseries_data AS d
-                            WHERE d.source_id = (i.series ->> 'source_id')::integer AND d."timestamp" < f.ts AND CASE WHEN (coalesce(d.close::double precision, d.value::double precision) < 1e100 AND (coalesce(d.close::double precision, d.value::double precision) > 1e-100 OR (NOT v_is_log AND coalesce(d.close::double precision, d.value::double precision) > -1e100 AND (coalesce(d.close::double precision, d.value::double precision) = 0 OR coalesce(d.close::double precision, d.value::double precision) < -1e-100)))) IS NOT TRUE THEN false WHEN NOT d.is_anomaly THEN true ELSE NOT EXISTS (SELECT FROM public.anomalies AS b WHERE b.table_name = 'timeseries_data' AND b.series = jsonb_build_object('source_id', d.source_id) AND b.timestamp = d."timestamp" AND b.status = 'confirmed_error' AND b.field IS NULL AND b.value = coalesce(d.close::double precision, d.value::double precision)) END
-                              AND d."timestamp" >= p_lowest AND d."timestamp" < p_highest
-                            ORDER BY d."timestamp" DESC
-                            LIMIT p_profile.baseline_rows) AS r
+                          (array_agg(r.wick ORDER BY r.ts DESC))[1] AS previous_wick, max(r.ts) AS previous_ts,
+                          array_agg(greatest(least(r.body, r.body + r.change), 0)
+                                    + least(greatest(r.body, r.body + r.change), 0))
+                          FILTER (WHERE r.change IS NOT NULL) AS opens
+                     FROM (SELECT u.*, ln(u.value / lag(u.value) OVER (ORDER BY u.ts)) AS change
+                             FROM (SELECT d."timestamp" AS ts, coalesce(d.close::double precision, d.value::double precision) AS value, CASE WHEN (d.open < 1e100 AND d.open > 1e-100 AND d.high < 1e100 AND d.high > 1e-100 AND d.low < 1e100 AND d.low > 1e-100 AND d.close < 1e100 AND d.close > 1e-100) THEN ln(d.high::double precision / greatest(d.open, d.close)) END AS upper, CASE WHEN (d.open < 1e100 AND d.open > 1e-100 AND d.high < 1e100 AND d.high > 1e-100 AND d.low < 1e100 AND d.low > 1e-100 AND d.close < 1e100 AND d.close > 1e-100) THEN ln(least(d.open, d.close)::double precision / d.low) END AS lower,
+                                          CASE WHEN (d.open < 1e100 AND d.open > 1e-100 AND d.high < 1e100 AND d.high > 1e-100 AND d.low < 1e100 AND d.low > 1e-100 AND d.close < 1e100 AND d.close > 1e-100) THEN greatest(abs(ln(d.high::double precision / greatest(d.open, d.close))), abs(ln(least(d.open, d.close)::double precision / d.low))) ELSE 0 END AS wick, CASE WHEN (d.open < 1e100 AND d.open > 1e-100 AND d.high < 1e100 AND d.high > 1e-100 AND d.low < 1e100 AND d.low > 1e-100 AND d.close < 1e100 AND d.close > 1e-100) THEN ln(d.open::double precision / d.close) ELSE 0 END AS body, CASE WHEN d.volume::double precision >= 0 AND d.volume::double precision < 1e300 THEN d.volume::double precision ELSE -1 END AS volume
+                                     FROM public.timeseries_data AS d
+                                    WHERE d.source_id = (i.series ->> 'source_id')::integer AND d."timestamp" < f.ts AND CASE WHEN (coalesce(d.close::double precision, d.value::double precision) < 1e100 AND (coalesce(d.close::double precision, d.value::double precision) > 1e-100 OR (NOT v_is_log AND coalesce(d.close::double precision, d.value::double precision) > -1e100 AND (coalesce(d.close::double precision, d.value::double precision) = 0 OR coalesce(d.close::double precision, d.value::double precision) < -1e-100)))) IS NOT TRUE THEN false WHEN NOT d.is_anomaly THEN true ELSE NOT EXISTS (SELECT FROM public.anomalies AS b WHERE b.table_name = 'timeseries_data' AND b.series = jsonb_build_object('source_id', d.source_id) AND b.timestamp = d."timestamp" AND b.status = 'confirmed_error' AND b.field IS NULL AND b.value = coalesce(d.close::double precision, d.value::double precision)) END
+                                      AND d."timestamp" >= p_lowest AND d."timestamp" < p_highest
+                                    ORDER BY d."timestamp" DESC
+                                    LIMIT p_profile.baseline_rows) AS u) AS r
                ) AS n
-         CROSS JOIN LATERAL (SELECT ln(1 + b.volume) AS volume, b.body + f.observed AS gap) AS x
+         CROSS JOIN LATERAL (SELECT ln(1 + b.volume) AS volume,
+                                    greatest(least(b.body, b.body + f.observed), 0)
+                                    + least(greatest(b.body, b.body + f.observed), 0) AS open) AS x
          CROSS JOIN LATERAL (
                    SELECT 'high' AS field, b.upper AS observed, s.mean AS expected, NULL::double precision AS deviation,
                           greatest(2.125 * s.spread, 0.6 * f.scale) AS scale, s.samples
                      FROM _tidemark.steady(n.uppers) AS s
-                    WHERE abs(b.upper) > 2 * n.previous_wick AND s.samples >= p_profile.min_samples
+                    WHERE abs(b.upper) > greatest(2 * n.previous_wick, 0.6 * p_profile.anomaly_z * f.scale)
+                      AND s.samples >= p_profile.min_samples
                     UNION ALL
                    SELECT 'low', b.lower, s.mean, NULL, greatest(2.125 * s.spread, 0.6 * f.scale), s.samples
                      FROM _tidemark.steady(n.lowers) AS s
-                    WHERE abs(b.lower) > 2 * n.previous_wick AND s.samples >= p_profile.min_samples
+                    WHERE abs(b.lower) > greatest(2 * n.previous_wick, 0.6 * p_profile.anomaly_z * f.scale)
+                      AND s.samples >= p_profile.min_samples
                     UNION ALL
-                   SELECT 'open', x.gap, 0, b.body, f.scale / 2, f.samples
-                    WHERE b.body * x.gap > 0
+                   SELECT 'open', x.open, s.mean, NULL, greatest(s.spread, f.scale / 2), s.samples
+                     FROM _tidemark.steady(n.opens) AS s
+                    WHERE abs(x.open) > p_profile.anomaly_z * f.scale / 2 AND s.samples >= p_profile.min_samples - 1
                       AND (p_step = interval '0' OR p_step >= interval '1 day' OR f.ts - n.previous_ts <= 2 * p_step)
                     UNION ALL
                    SELECT 'volume', x.volume, s.mean,

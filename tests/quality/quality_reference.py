@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import statistics
 from collections.abc import Sequence
@@ -134,6 +135,11 @@ def _steady(values: Sequence[float]) -> tuple[float, float, int]:
     return statistics.fmean(kept), statistics.stdev(kept), len(kept)
 
 
+def _outside(body: float, gap: float) -> float:
+    """How far an open lies outside of two closes, given its way from each."""
+    return min(body, gap, key=abs) if body * gap > 0 else 0.0
+
+
 def judge_bars(
     bars: Sequence[tuple[float, float, float, float, float]], *, baseline: int = 100, min_samples: int = 30,
     anomaly_z: float = 4,
@@ -143,28 +149,30 @@ def judge_bars(
     upper = [math.log(h / max(o, c)) for o, h, _, c, _ in bars]
     lower = [math.log(min(o, c) / low) for o, _, low, c, _ in bars]
     volumes = [math.log(1 + v) for *_, v in bars]
+    opens = [0.0] + [_outside(math.log(o / c), math.log(o / before[3]))
+                     for before, (o, _, _, c, _) in itertools.pairwise(bars)]
     result = []
-    for i, (j, (o, _, _, c, _)) in enumerate(zip(judged, bars, strict=True)):
+    for i, j in enumerate(judged):
         found = [j]
         if j.z is not None and not j.is_early:
             before = range(max(0, i - baseline), i)
             longest = max(abs(upper[i - 1]), abs(lower[i - 1]))
             for field, shadows in (("high", upper), ("low", lower)):
-                if abs(shadows[i]) > 2 * longest:
+                if abs(shadows[i]) > max(2 * longest, 0.6 * anomaly_z * j.wide):
                     mean, spread, n = _steady([shadows[k] for k in before])
                     scale = max(2.125 * spread, 0.6 * j.wide)
                     found.append(Judgement((shadows[i] - mean) / scale, shadows[i], mean, None, scale, n, field=field))
-            body, gap = math.log(o / c), math.log(o / bars[i - 1][3])
-            if body * gap > 0:
-                scale = j.wide / 2
-                found.append(Judgement(min(body, gap, key=abs) / scale, gap, 0, body, scale, j.samples, field="open"))
+            if abs(opens[i]) > anomaly_z * j.wide / 2:
+                mean, spread, n = _steady([opens[k] for k in before[1:]])
+                scale = max(spread, j.wide / 2)
+                found.append(Judgement((opens[i] - mean) / scale, opens[i], mean, None, scale, n, field="open"))
             if abs(volumes[i] - volumes[i - 1]) > math.log(20):
                 mean, spread, n = _steady([volumes[k] for k in before])
                 scale, deviation = max(spread, 0.1), volumes[i] - sorted(volumes[i - 3 : i])[1]
                 z = min(volumes[i] - mean, deviation, key=abs) / scale
                 found.append(Judgement(z, volumes[i], mean, deviation, scale, n, field="volume"))
         if j.z is None or abs(j.z) <= anomaly_z:
-            odd = [f for f in found[1:] if f.samples >= min_samples and abs(f.z) > anomaly_z]
+            odd = [f for f in found[1:] if f.samples >= min_samples - (f.field == "open") and abs(f.z) > anomaly_z]
             j = max(odd, key=lambda f: abs(f.z)) if odd else j
         result.append(j)
     return result

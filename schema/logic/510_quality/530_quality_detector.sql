@@ -463,11 +463,12 @@ $detector$, jsonb_build_object(
                            WHEN p_wick IS NULL OR w.is_given OR w.is_first OR NOT w.is_usable
                                 OR w.samples < v_min_samples OR w.n = 1 THEN false
                            ELSE (p_wick[w.n] > 2 * p_wick[w.n - 1]
-                                 AND p_wick[w.n] * p_wick[w.n] * (w.samples - 1) > 5.7e-14 * %1$s)
+                                 AND p_wick[w.n] * p_wick[w.n] * (w.samples - 1)
+                                     > 0.356e-14 * v_anomaly_z * v_anomaly_z * %1$s)
                                 OR (p_body[w.n] * (p_body[w.n] + w.change / 1e7) > 0
                                     AND least(p_body[w.n] * p_body[w.n],
                                               (p_body[w.n] + w.change / 1e7) * (p_body[w.n] + w.change / 1e7))
-                                        * (w.samples - 1) > 3.9e-14 * %1$s)
+                                        * (w.samples - 1) > 0.247e-14 * v_anomaly_z * v_anomaly_z * %1$s)
                                 OR (p_volume[w.n] >= 0 AND p_volume[w.n - 1] >= 0
                                     AND greatest(1 + p_volume[w.n], 1 + p_volume[w.n - 1])
                                         > 19.9 * least(1 + p_volume[w.n], 1 + p_volume[w.n - 1]))

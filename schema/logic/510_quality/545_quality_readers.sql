@@ -274,13 +274,13 @@ COMMENT ON FUNCTION _tidemark.nights_template() IS
 -- fields_…: which of open, high, low and volume stand out of the bars among p_found whose field is empty; scale is S.
 --
 -- * A shadow, as a logarithm, against those of its side in the baseline_rows before: it is at least twice as long as
---   any of the bar before, and more than 8.5 of their deviations and 2.4 S away from their mean.
--- * An open that lies outside of the close before and its own close, by 2 S from the nearer one. Within a day, not
---   after a pause.
+--   any of the bar before, more than 2.4 S, and more than 8.5 of their deviations and 2.4 S away from their mean.
+-- * An open that lies outside of the close before and its own close, by 2 S from the nearer one and against how far
+--   those before lay outside, as there are feeds whose open is another thing. Within a day, not after a pause.
 -- * A volume, ln(1 + v), that is 20 times or a 20th of the one before, against those before and against the median of
 --   three.
 --
--- Scales are such that all are flagged by the same anomaly_z as prices are.
+-- Scales are such that all are flagged by the same anomaly_z as prices are; the figures above are those of 4.
 CREATE OR REPLACE FUNCTION _tidemark.fields_template()
     RETURNS text
     LANGUAGE sql
@@ -307,28 +307,37 @@ BEGIN
                    SELECT array_agg(r.upper ORDER BY r.ts DESC) AS uppers, array_agg(r.lower ORDER BY r.ts DESC) AS lowers,
                           array_agg(ln(1 + r.volume) ORDER BY r.ts DESC) FILTER (WHERE r.volume >= 0) AS volumes,
                           (array_agg(r.volume ORDER BY r.ts DESC))[1] AS previous_volume,
-                          (array_agg(r.wick ORDER BY r.ts DESC))[1] AS previous_wick, max(r.ts) AS previous_ts
-                     FROM (SELECT d.@time@ AS ts, @upper@ AS upper, @lower@ AS lower, @wick@ AS wick,
-                                  @known_volume@ AS volume
-                             FROM @table@ AS d
-                            WHERE @row_is_of_i@ AND d.@time@ < f.ts AND @usable@
-                              AND d.@time@ >= p_lowest AND d.@time@ < p_highest
-                            ORDER BY d.@time@ DESC
-                            LIMIT p_profile.baseline_rows) AS r
+                          (array_agg(r.wick ORDER BY r.ts DESC))[1] AS previous_wick, max(r.ts) AS previous_ts,
+                          array_agg(greatest(least(r.body, r.body + r.change), 0)
+                                    + least(greatest(r.body, r.body + r.change), 0))
+                          FILTER (WHERE r.change IS NOT NULL) AS opens
+                     FROM (SELECT u.*, ln(u.value / lag(u.value) OVER (ORDER BY u.ts)) AS change
+                             FROM (SELECT d.@time@ AS ts, @value@ AS value, @upper@ AS upper, @lower@ AS lower,
+                                          @wick@ AS wick, @body@ AS body, @known_volume@ AS volume
+                                     FROM @table@ AS d
+                                    WHERE @row_is_of_i@ AND d.@time@ < f.ts AND @usable@
+                                      AND d.@time@ >= p_lowest AND d.@time@ < p_highest
+                                    ORDER BY d.@time@ DESC
+                                    LIMIT p_profile.baseline_rows) AS u) AS r
                ) AS n
-         CROSS JOIN LATERAL (SELECT ln(1 + b.volume) AS volume, b.body + f.observed AS gap) AS x
+         CROSS JOIN LATERAL (SELECT ln(1 + b.volume) AS volume,
+                                    greatest(least(b.body, b.body + f.observed), 0)
+                                    + least(greatest(b.body, b.body + f.observed), 0) AS open) AS x
          CROSS JOIN LATERAL (
                    SELECT 'high' AS field, b.upper AS observed, s.mean AS expected, NULL::double precision AS deviation,
                           greatest(2.125 * s.spread, 0.6 * f.scale) AS scale, s.samples
                      FROM _tidemark.steady(n.uppers) AS s
-                    WHERE abs(b.upper) > 2 * n.previous_wick AND s.samples >= p_profile.min_samples
+                    WHERE abs(b.upper) > greatest(2 * n.previous_wick, 0.6 * p_profile.anomaly_z * f.scale)
+                      AND s.samples >= p_profile.min_samples
                     UNION ALL
                    SELECT 'low', b.lower, s.mean, NULL, greatest(2.125 * s.spread, 0.6 * f.scale), s.samples
                      FROM _tidemark.steady(n.lowers) AS s
-                    WHERE abs(b.lower) > 2 * n.previous_wick AND s.samples >= p_profile.min_samples
+                    WHERE abs(b.lower) > greatest(2 * n.previous_wick, 0.6 * p_profile.anomaly_z * f.scale)
+                      AND s.samples >= p_profile.min_samples
                     UNION ALL
-                   SELECT 'open', x.gap, 0, b.body, f.scale / 2, f.samples
-                    WHERE b.body * x.gap > 0
+                   SELECT 'open', x.open, s.mean, NULL, greatest(s.spread, f.scale / 2), s.samples
+                     FROM _tidemark.steady(n.opens) AS s
+                    WHERE abs(x.open) > p_profile.anomaly_z * f.scale / 2 AND s.samples >= p_profile.min_samples - 1
                       AND (p_step = interval '0' OR p_step >= interval '1 day' OR f.ts - n.previous_ts <= 2 * p_step)
                     UNION ALL
                    SELECT 'volume', x.volume, s.mean,

@@ -576,9 +576,9 @@ BEGIN
             );
             v_may_stand_out := least(abs(v_deviation), abs(v_distance)) > 0.999999 * q.anomaly_z * v_scale
                 -- A field of the bar: see fields_… (545).
-                OR r.wick * 1e7 > 2.399 * v_scale
+                OR r.wick * 1e7 > 0.599 * q.anomaly_z * v_scale
                 OR (r.body * (r.body * 1e7 + v_level - m.level_2) > 0
-                    AND least(abs(r.body * 1e7), abs(r.body * 1e7 + v_level - m.level_2)) > 1.999 * v_scale)
+                    AND least(abs(r.body * 1e7), abs(r.body * 1e7 + v_level - m.level_2)) > 0.499 * q.anomaly_z * v_scale)
                 OR (m.volume >= 0 AND m.previous_volume >= 0 AND greatest(1 + m.volume, 1 + m.previous_volume)
                     > 19.9 * least(1 + m.volume, 1 + m.previous_volume));
         END IF;
