@@ -7,11 +7,12 @@ from . import Mutation, rewritten, rewritten_view
 SCORE, RULES = "quality/test_quality_score.py", "quality/test_quality_rules.py"
 DETECTOR, REVIEW = "quality/test_quality_detector.py", "quality/test_quality_review.py"
 ATTACH, SESSIONS = "quality/test_quality_attach.py", "quality/test_quality_sessions.py"
-MEMORY = "quality/test_quality_memory.py"
+MEMORY, OF_BARS = "quality/test_quality_memory.py", "quality/test_quality_fields.py"
 ACCEPTANCE, GAPS, CALENDAR = "quality/test_quality_acceptance.py", "test_gaps.py", "test_calendar.py"
 
 VERDICTS, TRIGGER = "_tidemark.verdicts", "_tidemark.score_timeseries_data"
 LOGS, READER = "_tidemark.detect_logs", "_tidemark.read_timeseries_data"
+FIELDS = "_tidemark.fields_timeseries_data"
 RECALL, RECORDER, LINKER = "_tidemark.recall", "_tidemark.record_verdicts", "_tidemark.link_episodes"
 REBUILD = "SELECT _tidemark.build_quality(t.hypertable) FROM _tidemark.quality_targets AS t"
 
@@ -85,8 +86,8 @@ MUTATIONS = [
     Mutation("quality 3", "splits are spikes", rewritten(VERDICTS, "THEN 'split_candidate'::", "THEN 'spike'::"),
              ACCEPTANCE, "splits"),
     Mutation("quality 3", "any jump is a split", rewritten(VERDICTS, "<= 0.03", "<= 0.3"), ACCEPTANCE, "splits"),
-    Mutation("quality 3", "29 changes are enough", rewritten(LOGS, "w.samples >= v_min_samples",
-             "w.samples >= v_min_samples - 1"), DETECTOR, "fewer_than_thirty"),
+    Mutation("quality 3", "30 changes are enough", rewritten("_tidemark.beginnings", "HAVING count(*) > v_min_samples",
+             "HAVING count(*) >= v_min_samples"), DETECTOR, "fewer_than_thirty"),
     Mutation("quality 3", "one tick of a flat series is infinitely far",
              rewritten(LOGS, "1e7 * greatest(v_scale_floor, v_tick / c.previous)", "1e-30"), DETECTOR,
              "flat_series"),
@@ -110,11 +111,21 @@ MUTATIONS = [
     Mutation("quality 3", "nobody is notified", rewritten(LINKER, "_tidemark.notify('tidemark_anomaly', v_payload)",
              "v_payload"), REVIEW, "one_notification"),
     Mutation("quality 3", "a confirmed error stays in later baselines",
-             rewritten(READER, "b.status = 'confirmed_error' AND b.value", "false AND b.value"), REVIEW,
+             rewritten(READER, "b.status = 'confirmed_error' AND b.field", "false AND b.field"), REVIEW,
              "leaves_later_baselines"),
     Mutation("quality 3", "a review outlives the value it was of",
-             rewritten(RECORDER, "CASE WHEN a.value = EXCLUDED.value THEN a.status ELSE 'open' END", "a.status"),
+             rewritten(RECORDER, "IS NOT DISTINCT FROM (EXCLUDED.value, EXCLUDED.field)\n"
+                       "                             THEN a.status ELSE 'open' END",
+                       "IS NOT DISTINCT FROM (EXCLUDED.value, EXCLUDED.field)\n"
+                       "                             THEN a.status ELSE a.status END"),
              REVIEW, "review_ends"),
+    Mutation("quality 3", "nobody looks at highs", rewritten(FIELDS, "WHERE abs(b.upper) >",
+             "WHERE false AND abs(b.upper) >"), OF_BARS, "real_bars"),
+    Mutation("quality 3", "a bar that comes alone is judged by its close",
+             rewritten(RECALL, "OR r.wick * 1e7 > 0.599", "OR r.wick * 1e7 > 1e9"), OF_BARS, "row_by_row"),
+    Mutation("quality 3", "an open is measured by its own bar alone",
+             rewritten(FIELDS, "'open', x.open, s.mean,", "'open', x.open, 0::double precision,"), OF_BARS,
+             "another_thing"),
     # 4 one engine, any table
     Mutation("quality 4", "attaching again makes everything anew",
              rewritten("_tidemark.make_function", "p.prosrc = v_body", "false"), ATTACH, "again_changes_nothing"),

@@ -129,7 +129,8 @@ def test_review_is_of_the_field(tx, add):
     tx.execute("UPDATE quality_profiles SET exclude_confirmed_errors = true")
     source_id = add("sources", interval="1m")
     bars = walk_of_bars(300, 4)
-    copy(tx, rows_of(source_id, [(o, h * 1.1 if i == 200 else h, lo, c, v) for i, (o, h, lo, c, v) in enumerate(bars)]))
+    copy(tx, rows_of(source_id, [(o, h * 1.1 if i == 200 else h, lo, c * 1.1 if i == 230 else c, v)
+                                 for i, (o, h, lo, c, v) in enumerate(bars)]))
     at = START + 200 * MINUTE
     [(number, value)] = tx.execute(
         "SELECT anomaly_id, value FROM anomalies WHERE field = 'high' AND timestamp = %s", [at])
