@@ -78,11 +78,18 @@ def _measured(work: Callable[[], object], *servers: Server) -> tuple[float, floa
     """Seconds by the clock, and of processor: ours, our programs', and the servers'."""
     before, began = _processor(*servers), time.monotonic()
     work()
-    return time.monotonic() - began, _processor(*servers) - before
+    wall = time.monotonic() - began
+    return wall, _processor(*servers) - before
 
 
 def _processor(*servers: Server) -> float:
     """Of us, of children that ended, and of each server's process with all its children that ended."""
+    for server in servers:
+        with connect(server.url("postgres")) as connection:
+            while connection.execute("SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'client backend'"
+                                     " AND pid <> pg_backend_pid()").fetchone()[0]:
+                time.sleep(0.05)  # a backend's time is known when it has ended
+    time.sleep(0.2)
     tick = os.sysconf("SC_CLK_TCK")
     times = os.times()
     total = times.user + times.system + times.children_user + times.children_system
