@@ -18,6 +18,8 @@ import textwrap
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+import psycopg
+
 
 @dataclass(frozen=True)
 class Mutation:
@@ -40,6 +42,12 @@ class Mutation:
     @property
     def title(self) -> str:
         return f"{self.label}: {self.name}"
+
+    def break_database(self, connection: psycopg.Connection) -> None:
+        """Execute `sql` in the transaction that is open, as whoever maintains the record would."""
+        connection.execute("SET LOCAL search_path = public; SET LOCAL tidemark.record_maintenance = 'on';"
+                           " SET LOCAL tidemark.reason = 'a mutation'")
+        connection.execute(self.sql)
 
     @property
     def order(self) -> tuple[str, int]:

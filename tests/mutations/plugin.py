@@ -22,9 +22,7 @@ def _break_migrated(mutation: Mutation) -> None:
         done = migrate(connection, *arguments, **options)
         try:
             with connection.transaction():
-                connection.execute("SET LOCAL search_path = public; SET LOCAL tidemark.record_maintenance = 'on';"
-                                   " SET LOCAL tidemark.reason = 'a mutation'")
-                connection.execute(mutation.sql)
+                mutation.break_database(connection)
         except psycopg.Error as failure:
             pytest.exit(f"the mutation cannot be applied: {failure}", returncode=CANNOT_BE_APPLIED)
         return done
