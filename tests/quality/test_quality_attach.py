@@ -179,6 +179,10 @@ def test_candles_of_one_asset_and_interval_are_a_series(tx, add):
     assert tx.execute("SELECT DISTINCT asset_id, interval::text FROM anomalies ORDER BY 1, 2").fetchall() == sorted(
         [(one, "1d"), (one, "1w"), (other, "1d")]
     )
+    of_one, of_other = (tx.execute(
+        "SELECT timestamp, z_score, observed, scale, samples FROM anomalies WHERE asset_id = %s AND interval = '1d'"
+        " ORDER BY 1", [asset]).fetchall() for asset in (one, other))
+    assert of_one == of_other, "bars of another length among them change nothing"
     tx.execute("TRUNCATE candles")
     dice(0).shuffle(rows)
     for i in range(0, len(rows), 100):
