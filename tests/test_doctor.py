@@ -10,12 +10,12 @@ import tempfile
 import threading
 import time
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from pathlib import Path
 
 import psycopg
 import pytest
+from applications.test_concurrency import race
 from conftest import Database
 from psycopg.conninfo import make_conninfo
 
@@ -123,15 +123,7 @@ def test_whether_an_update_that_waited_is_lost(db, second):
         watch.execute("CREATE TABLE plain (ts timestamptz NOT NULL, n integer NOT NULL)")
         watch.execute("SELECT create_hypertable('plain', 'ts')")
         watch.execute("INSERT INTO plain VALUES ('2024-01-01', 0)")
-        one.execute("UPDATE plain SET n = n + 1")
-        with ThreadPoolExecutor(1) as pool:
-            waiting = pool.submit(lambda: two.execute(second).rowcount)
-            deadline = time.monotonic() + 10
-            while not watch.execute("SELECT pg_blocking_pids(%s)", [two.info.backend_pid]).fetchone()[0]:
-                assert time.monotonic() < deadline
-                time.sleep(0.002)
-            one.commit()
-            count = waiting.result()
+        count = race((one, two, watch), ("UPDATE plain SET n = n + 1",), (second,))
         assert (count == 0) == (severities(watch, "waiting_updates") == {"info"})
 
 

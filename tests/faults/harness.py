@@ -88,6 +88,20 @@ def connect(server: Server, name: str) -> psycopg.Connection:
     return psycopg.connect(server.url(name), autocommit=True)
 
 
+def standby_of(primary: Server, directory: Path, settings: dict[str, str], *options: str) -> Server:
+    """A copy of the primary in the directory, made by pg_basebackup with the options; it is not started."""
+    standby = Server(directory, primary.installation, primary.edition, settings, primary.port + 1)
+    for path in (standby.data, standby.socket_dir):
+        path.mkdir(parents=True, mode=0o700)
+        shutil.chown(path, primary.data.owner(), primary.data.group())
+    done = standby._run("pg_basebackup", "-h", primary.socket_dir, "-p", primary.port, "-D", standby.data,
+                        "--checkpoint=fast", "--no-sync", *options)
+    assert done.returncode == 0, done.stderr
+    configuration = standby.data / "postgresql.conf"  # which includes the primary's own
+    configuration.write_text(configuration.read_text().replace(str(primary.directory), str(standby.directory)))
+    return standby
+
+
 # Killing --------------------------------------------------------------------------------------------------------
 
 

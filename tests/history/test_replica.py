@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import shutil
 import subprocess
 import sys
 import tempfile
@@ -14,6 +13,7 @@ from pathlib import Path
 
 import psycopg
 import pytest
+from faults.harness import standby_of
 from psycopg import sql
 
 from tidemark import lifecycle, migrations
@@ -63,19 +63,10 @@ def pair(request: pytest.FixtureRequest, edition: str) -> Iterator[tuple[Server,
 
 
 def _standby(primary: Server, directory: Path, settings: dict[str, str]) -> Server:
-    """A copy of the primary that follows it once it is started."""
+    """A copy of the primary, made with the page's options, that follows it once it is started."""
     fast = {"fsync": "off", "shared_buffers": "128MB", "timescaledb.max_background_workers": "0"}
-    standby = Server(directory, primary.installation, primary.edition, fast | settings, primary.port + 1)
-    for path in (standby.data, standby.socket_dir):
-        path.mkdir(mode=0o700)
-        shutil.chown(path, primary.data.owner(), primary.data.group())
     options = re.search(r"^ *pg_basebackup .*?(-X .*)$", PAGE, re.M)[1].split()
-    done = standby._run("pg_basebackup", "-h", primary.socket_dir, "-p", primary.port, "-U", "replicator",
-                        "-D", standby.data, "--checkpoint=fast", "--no-sync", *options)
-    assert done.returncode == 0, done.stderr
-    configuration = standby.data / "postgresql.conf"  # which includes the primary's own
-    configuration.write_text(configuration.read_text().replace(str(primary.directory), str(standby.directory)))
-    return standby
+    return standby_of(primary, directory, fast | settings, "-U", "replicator", *options)
 
 
 def _fill(connection: psycopg.Connection) -> None:

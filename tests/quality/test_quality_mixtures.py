@@ -4,7 +4,6 @@ killed, restored into another database, or given up for a standby in between. TI
 from __future__ import annotations
 
 import random
-import shutil
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -12,7 +11,7 @@ from pathlib import Path
 
 import psycopg
 import pytest
-from faults.harness import EFFORT, clone, connect, durable, kill
+from faults.harness import EFFORT, clone, connect, durable, kill, standby_of
 from quality_support import MINUTE, START, copy, everything, insert, walk
 
 from tidemark import backup
@@ -50,17 +49,8 @@ class Desk:
 
     def promote(self) -> None:
         """Go on with a standby; the old server stays where it is, for the next seed."""
-        directory = self.directory / "standby"
-        standby = Server(directory, self.server.installation, self.server.edition, self.server.settings,
-                         self.server.port + 1)
-        for path in (standby.data, standby.socket_dir):
-            path.mkdir(parents=True, mode=0o700)
-            shutil.chown(path, self.server.data.owner(), self.server.data.group())
-        done = standby._run("pg_basebackup", "-h", self.server.socket_dir, "-p", self.server.port, "-U", "postgres",
-                            "-D", standby.data, "--checkpoint=fast", "--no-sync", "-X", "stream", "-R")
-        assert done.returncode == 0, done.stderr
-        configuration = standby.data / "postgresql.conf"
-        configuration.write_text(configuration.read_text().replace(str(self.server.directory), str(directory)))
+        standby = standby_of(self.server, self.directory / "standby", self.server.settings, "-U", "postgres",
+                             "-X", "stream", "-R")
         self.connection.close()
         standby.start()
         self.server = standby
