@@ -320,7 +320,7 @@ BEGIN
                                     ORDER BY d.@time@ DESC
                                     LIMIT p_profile.baseline_rows) AS u) AS r
                ) AS n
-         CROSS JOIN LATERAL (SELECT ln(1 + b.volume) AS volume,
+         CROSS JOIN LATERAL (SELECT CASE WHEN b.volume >= 0 THEN ln(1 + b.volume) END AS volume,
                                     greatest(least(b.body, b.body + f.observed), 0)
                                     + least(greatest(b.body, b.body + f.observed), 0) AS open) AS x
          CROSS JOIN LATERAL (
