@@ -771,7 +771,8 @@ BEGIN
                        AND (d."timestamp" AT TIME ZONE 'UTC' + p.step)::date + 2
                    AND c.opens_at
                        < (d."timestamp" AT TIME ZONE 'UTC' + greatest(p.step, interval '1 microsecond')) AT TIME ZONE 'UTC'
-                   AND (c.closes_at > d."timestamp" OR (c.closes_at = d."timestamp" AND p.step = interval '0'))
+                   AND (c.closes_at > d."timestamp"
+                        OR (c.closes_at = d."timestamp" AND (p.step = interval '0' OR p.step >= interval '1 day')))
                    AND (c.break_starts_at <= d."timestamp" AND c.break_ends_at > d."timestamp"
                         AND c.break_ends_at >= (d."timestamp" AT TIME ZONE 'UTC' + p.step) AT TIME ZONE 'UTC') IS NOT TRUE
             ) THEN true WHEN EXISTS (
@@ -862,7 +863,8 @@ BEGIN
                        AND (d."timestamp" AT TIME ZONE 'UTC' + p.step)::date + 2
                    AND c.opens_at
                        < (d."timestamp" AT TIME ZONE 'UTC' + greatest(p.step, interval '1 microsecond')) AT TIME ZONE 'UTC'
-                   AND (c.closes_at > d."timestamp" OR (c.closes_at = d."timestamp" AND p.step = interval '0'))
+                   AND (c.closes_at > d."timestamp"
+                        OR (c.closes_at = d."timestamp" AND (p.step = interval '0' OR p.step >= interval '1 day')))
                    AND (c.break_starts_at <= d."timestamp" AND c.break_ends_at > d."timestamp"
                         AND c.break_ends_at >= (d."timestamp" AT TIME ZONE 'UTC' + p.step) AT TIME ZONE 'UTC') IS NOT TRUE
             ) THEN true WHEN EXISTS (
@@ -884,7 +886,7 @@ BEGIN
                      WHERE (SELECT count(*) <= 5000 FROM (SELECT FROM new_rows LIMIT 5001) AS c)) AS d
              CROSS JOIN LATERAL (SELECT jsonb_build_object('source_id', d.source_id) AS series OFFSET 0) AS i
               LEFT JOIN LATERAL (
-                       SELECT o.ctid AS place, o AS memory, q AS profile, q.market, o.step, q.required_fields,
+                       SELECT o.ctid AS place, o AS memory, q AS profile, o.market, o.step, q.required_fields,
                               _tidemark.allowed_lag(q.allowed_lag, o.step) AS lag,
                               q.allowed_lag IS NOT NULL OR o.is_live AS is_live
                          FROM _tidemark.series_memory AS o
@@ -995,7 +997,8 @@ BEGIN
                        AND (d."timestamp" AT TIME ZONE 'UTC' + p.step)::date + 2
                    AND c.opens_at
                        < (d."timestamp" AT TIME ZONE 'UTC' + greatest(p.step, interval '1 microsecond')) AT TIME ZONE 'UTC'
-                   AND (c.closes_at > d."timestamp" OR (c.closes_at = d."timestamp" AND p.step = interval '0'))
+                   AND (c.closes_at > d."timestamp"
+                        OR (c.closes_at = d."timestamp" AND (p.step = interval '0' OR p.step >= interval '1 day')))
                    AND (c.break_starts_at <= d."timestamp" AND c.break_ends_at > d."timestamp"
                         AND c.break_ends_at >= (d."timestamp" AT TIME ZONE 'UTC' + p.step) AT TIME ZONE 'UTC') IS NOT TRUE
             ) THEN true WHEN EXISTS (
@@ -1082,7 +1085,8 @@ BEGIN
                        AND (d."timestamp" AT TIME ZONE 'UTC' + p.step)::date + 2
                    AND c.opens_at
                        < (d."timestamp" AT TIME ZONE 'UTC' + greatest(p.step, interval '1 microsecond')) AT TIME ZONE 'UTC'
-                   AND (c.closes_at > d."timestamp" OR (c.closes_at = d."timestamp" AND p.step = interval '0'))
+                   AND (c.closes_at > d."timestamp"
+                        OR (c.closes_at = d."timestamp" AND (p.step = interval '0' OR p.step >= interval '1 day')))
                    AND (c.break_starts_at <= d."timestamp" AND c.break_ends_at > d."timestamp"
                         AND c.break_ends_at >= (d."timestamp" AT TIME ZONE 'UTC' + p.step) AT TIME ZONE 'UTC') IS NOT TRUE
             ) THEN true WHEN EXISTS (
@@ -1104,7 +1108,7 @@ BEGIN
                      WHERE (SELECT count(*) <= 5000 FROM (SELECT FROM new_rows LIMIT 5001) AS c)) AS d
              CROSS JOIN LATERAL (SELECT jsonb_build_object('source_id', d.source_id) AS series OFFSET 0) AS i
               LEFT JOIN LATERAL (
-                       SELECT o.ctid AS place, o AS memory, q AS profile, q.market, o.step, q.required_fields,
+                       SELECT o.ctid AS place, o AS memory, q AS profile, o.market, o.step, q.required_fields,
                               _tidemark.allowed_lag(q.allowed_lag, o.step) AS lag,
                               q.allowed_lag IS NOT NULL OR o.is_live AS is_live
                          FROM _tidemark.series_memory AS o
@@ -1242,7 +1246,8 @@ BEGIN
                        AND (d."timestamp" AT TIME ZONE 'UTC' + p.step)::date + 2
                    AND c.opens_at
                        < (d."timestamp" AT TIME ZONE 'UTC' + greatest(p.step, interval '1 microsecond')) AT TIME ZONE 'UTC'
-                   AND (c.closes_at > d."timestamp" OR (c.closes_at = d."timestamp" AND p.step = interval '0'))
+                   AND (c.closes_at > d."timestamp"
+                        OR (c.closes_at = d."timestamp" AND (p.step = interval '0' OR p.step >= interval '1 day')))
                    AND (c.break_starts_at <= d."timestamp" AND c.break_ends_at > d."timestamp"
                         AND c.break_ends_at >= (d."timestamp" AT TIME ZONE 'UTC' + p.step) AT TIME ZONE 'UTC') IS NOT TRUE
             ) THEN true WHEN EXISTS (

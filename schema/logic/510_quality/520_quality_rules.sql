@@ -199,8 +199,8 @@ BEGIN
                 THEN format('(%s - %L::interval)', v_time, (v_parameters ->> 'offset')::interval) ELSE v_time END
         );
     WHEN 'session_open' THEN
-        -- A bar must overlap a session; an instant must lie in one, ends included. Before the calendar's first and
-        -- after its last date nothing is known.
+        -- A bar must overlap a session; an instant must lie in one, ends included, and a bar of a day and longer may be
+        -- stamped with the close. Before the calendar's first and after its last date nothing is known.
         RETURN format(
             $sql$CASE WHEN %2$s IS NULL THEN NULL WHEN EXISTS (
                 SELECT FROM public.market_calendar AS c
@@ -209,7 +209,8 @@ BEGIN
                        AND (%1$s AT TIME ZONE 'UTC' + p.step)::date + 2
                    AND c.opens_at
                        < (%1$s AT TIME ZONE 'UTC' + greatest(p.step, interval '1 microsecond')) AT TIME ZONE 'UTC'
-                   AND (c.closes_at > %1$s OR (c.closes_at = %1$s AND p.step = interval '0'))
+                   AND (c.closes_at > %1$s
+                        OR (c.closes_at = %1$s AND (p.step = interval '0' OR p.step >= interval '1 day')))
                    AND (c.break_starts_at <= %1$s AND c.break_ends_at > %1$s
                         AND c.break_ends_at >= (%1$s AT TIME ZONE 'UTC' + p.step) AT TIME ZONE 'UTC') IS NOT TRUE
             ) THEN true WHEN EXISTS (

@@ -1,5 +1,5 @@
--- What a series is judged by is asked here: its profile, the length of its bars, what is late. And the texts that the
--- templates of a hypertable (545, 560) are filled with: its columns, its keys, its rules.
+-- What a series is judged by is asked here: its profile, the length of its bars, its market, what is late. And the
+-- texts that the templates of a hypertable (545, 560) are filled with: its columns, its keys, its rules.
 
 CREATE OR REPLACE FUNCTION _tidemark.bar_length(p_interval public.candle_interval)
     RETURNS interval
@@ -65,13 +65,15 @@ COMMENT ON FUNCTION _tidemark.closes_at(timestamptz, interval, interval, timesta
 
 -- The profile of a series, or of a row: its source's own, else the one for the source's type of data, else the one for
 -- the length of the bar, else the hypertable's. bar is the length of its bars, NULL where they are instants; transform
--- is the profile's, but no logarithm where the prices of its asset, or of its source's, may be negative.
+-- is the profile's, but no logarithm where the prices of its asset, or of its source's, may be negative. named_market
+-- is the profile's, else "market" in the config of its source; asset_id its source's, else that in its key.
 CREATE OR REPLACE FUNCTION _tidemark.series_profile(
     p_target _tidemark.quality_targets,
     p_series jsonb
 )
     RETURNS TABLE (
-        quality_profile_id integer, bar public.candle_interval, allowed_lag interval, transform public.change_transform
+        quality_profile_id integer, bar public.candle_interval, allowed_lag interval, transform public.change_transform,
+        named_market text, asset_id uuid
     )
     LANGUAGE sql
     STABLE
@@ -83,7 +85,15 @@ AS $func$
                      WHERE a.has_negative_prices
                        AND (a.asset_id = o.asset_id
                             OR a.asset_id::text IN (SELECT e.value FROM jsonb_each_text(p_series) AS e))
-                ) THEN 'difference' ELSE q.transform END
+                ) THEN 'difference' ELSE q.transform END,
+           coalesce(q.market, _tidemark.market_code(o.config ->> 'market')),
+           coalesce(o.asset_id, (
+               SELECT a.asset_id
+                 FROM jsonb_each_text(p_series) AS e
+                 JOIN public.assets AS a ON a.asset_id = CASE
+                          WHEN e.value ~ '^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$' THEN e.value::uuid END
+                LIMIT 1
+           ))
       FROM (SELECT (p_series ->> p_target.source_column)::integer AS source_id,
                    (p_series ->> p_target.interval_column)::public.candle_interval AS bar) AS i
       LEFT JOIN public.sources AS o ON o.source_id = i.source_id
@@ -96,23 +106,54 @@ AS $func$
            );
 $func$;
 COMMENT ON FUNCTION _tidemark.series_profile(_tidemark.quality_targets, jsonb) IS
-'Profile, length of a bar and transform of a series of a hypertable. Inlined.';
+'Profile, length of a bar, transform, named market and asset of a series of a hypertable. Inlined.';
 
--- The same of many series, by their numbers; step is the length of the bars, zero where they are instants.
+-- The same of many series, by their numbers; step is the length of the bars, zero where they are instants. market is
+-- the calendar that a series is judged by and in which its bars are expected, so that no row is both missing and out of
+-- session: the named one, else the exchange of its asset, where market_calendar has it; NULL: clock time.
 CREATE OR REPLACE FUNCTION _tidemark.series_profiles(
     p_target _tidemark.quality_targets,
     p_series jsonb[]
 )
-    RETURNS TABLE (n integer, quality_profile_id integer, step interval, transform public.change_transform)
+    RETURNS TABLE (
+        n integer, quality_profile_id integer, step interval, transform public.change_transform, market text
+    )
     LANGUAGE sql
     STABLE
 AS $func$
-    SELECT s.n::integer, p.quality_profile_id, coalesce(_tidemark.bar_length(p.bar), interval '0'), p.transform
+    SELECT s.n::integer, p.quality_profile_id, coalesce(_tidemark.bar_length(p.bar), interval '0'), p.transform,
+           coalesce(p.named_market, (
+               SELECT c.market
+                 FROM (SELECT _tidemark.market_code(a.exchange) AS code
+                         FROM public.assets AS a WHERE a.asset_id = p.asset_id OFFSET 0) AS x
+                CROSS JOIN LATERAL (SELECT m.market FROM public.market_calendar AS m WHERE m.market = x.code LIMIT 1) AS c
+           ))
       FROM unnest(p_series) WITH ORDINALITY AS s (series, n)
      CROSS JOIN LATERAL _tidemark.series_profile(p_target, s.series) AS p;
 $func$;
 COMMENT ON FUNCTION _tidemark.series_profiles(_tidemark.quality_targets, jsonb []) IS
-'Profile, length of a bar and transform of each series of a hypertable. Inlined.';
+'Profile, length of a bar, transform and market of each series of a hypertable. Inlined.';
+
+-- A profile as it judges series of that transform and market.
+CREATE OR REPLACE FUNCTION _tidemark.profile_for(
+    p_quality_profile_id integer,
+    p_transform public.change_transform,
+    p_market text
+)
+    RETURNS public.quality_profiles
+    LANGUAGE sql
+    STABLE
+    SET search_path = pg_catalog, pg_temp
+AS $func$
+    SELECT p.*
+      FROM public.quality_profiles AS q
+     CROSS JOIN LATERAL jsonb_populate_record(
+               q, jsonb_build_object('transform', p_transform, 'market', p_market)
+           ) AS p
+     WHERE q.quality_profile_id = p_quality_profile_id;
+$func$;
+COMMENT ON FUNCTION _tidemark.profile_for(integer, public.change_transform, text) IS
+'A profile as it judges series of a transform and a market.';
 
 -- Whether the last row of a series before p_before came from a live feed: in time, or late and judged to be. Where the
 -- table does not say when rows arrived (ingested_at), nothing is known of it: false.
@@ -174,12 +215,13 @@ DECLARE
     v_bounds timestamptz[];
 BEGIN
     WITH profiles AS MATERIALIZED (
-        SELECT p.n, p.quality_profile_id, p.step FROM _tidemark.series_profiles(p_target, p_series) AS p
+        SELECT p.n, p.quality_profile_id, p.step, p.transform, p.market
+          FROM _tidemark.series_profiles(p_target, p_series) AS p
     ), bounds AS MATERIALIZED (
         SELECT q AS profile, k.step,
                _tidemark.late_before(q.market, _tidemark.allowed_lag(q.allowed_lag, k.step), k.step, p_now) AS bound
-          FROM (SELECT DISTINCT p.quality_profile_id, p.step FROM profiles AS p) AS k
-          JOIN public.quality_profiles AS q ON q.quality_profile_id = k.quality_profile_id
+          FROM (SELECT DISTINCT p.quality_profile_id, p.step, p.transform, p.market FROM profiles AS p) AS k
+         CROSS JOIN LATERAL _tidemark.profile_for(k.quality_profile_id, k.transform, k.market) AS q
          WHERE _tidemark.allowed_lag(q.allowed_lag, k.step) IS NOT NULL
     )
     SELECT array_agg(CASE WHEN (b.profile).allowed_lag IS NOT NULL THEN b.bound
@@ -188,7 +230,9 @@ BEGIN
                           THEN b.bound END ORDER BY p.n)
       INTO v_bounds
       FROM profiles AS p
-      LEFT JOIN bounds AS b ON (b.profile).quality_profile_id = p.quality_profile_id AND b.step = p.step;
+      LEFT JOIN bounds AS b
+        ON (b.profile).quality_profile_id = p.quality_profile_id AND b.step = p.step
+       AND (b.profile).transform = p.transform AND (b.profile).market IS NOT DISTINCT FROM p.market;
     RETURN v_bounds;
 END
 $func$;

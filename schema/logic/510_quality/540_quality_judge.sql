@@ -271,17 +271,14 @@ DECLARE
 BEGIN
     SELECT t.* INTO STRICT v_target FROM _tidemark.quality_targets AS t WHERE t.hypertable = p_hypertable;
     FOR v_group IN
-        SELECT p.quality_profile_id, p.step, p.transform, array_agg(p_series[p.n] ORDER BY p.n) AS series,
+        SELECT p.quality_profile_id, p.step, p.transform, p.market, array_agg(p_series[p.n] ORDER BY p.n) AS series,
                array_agg(p_from[p.n] ORDER BY p.n) AS starts, array_agg(p_to[p.n] ORDER BY p.n) AS ends,
                array_agg(p_late_before[p.n] ORDER BY p.n) AS late_before
           FROM _tidemark.series_profiles(v_target, p_series) AS p
-         GROUP BY p.quality_profile_id, p.step, p.transform
-         ORDER BY p.quality_profile_id, p.step, p.transform
+         GROUP BY p.quality_profile_id, p.step, p.transform, p.market
+         ORDER BY p.quality_profile_id, p.step, p.transform, p.market
     LOOP
-        SELECT p.* INTO STRICT v_profile
-          FROM public.quality_profiles AS q
-         CROSS JOIN LATERAL jsonb_populate_record(q, jsonb_build_object('transform', v_group.transform)) AS p
-         WHERE q.quality_profile_id = v_group.quality_profile_id;
+        v_profile := _tidemark.profile_for(v_group.quality_profile_id, v_group.transform, v_group.market);
         v_found := '{}';
         v_from := v_group.starts;
         LOOP

@@ -7,8 +7,8 @@
 -- * Lapses are counted by weight: a memory knows the weight that its builder saw. One whose lapses were added since, or
 --   by a transaction that was under way then, no longer adds up.
 -- * A chunk that was dropped is missed among those that there were.
--- * What shapes a baseline (profiles, the sources' links to them, calendars, reviews of errors) leaves lapses; so do
---   rows that are written where triggers do not run, through a constraint of the hypertable.
+-- * What shapes a baseline (profiles, the sources' links to them, markets, calendars, reviews of errors) leaves lapses;
+--   so do rows that are written where triggers do not run, through a constraint of the hypertable.
 --
 -- What leaves no trace are rows that are deleted where triggers do not run, and rows that are written into a chunk
 -- itself: then rescore() the series, which also voids what is remembered of it.
@@ -186,18 +186,16 @@ BEGIN
     v_held := ARRAY(SELECT h FROM _tidemark.hold_memories(p_hypertable, p_series) AS h);
     -- Lapses are counted before the rows are read: one that comes in between is one too many, and none is missed.
     FOR v_group IN
-        SELECT p.quality_profile_id, p.step, array_agg(i.series ORDER BY p.n) AS series,
+        SELECT p.quality_profile_id, p.step, p.market, array_agg(i.series ORDER BY p.n) AS series,
                array_agg(i.ts ORDER BY p.n) AS newest_ts,
                array_agg(_tidemark.lapses_of(p_hypertable, i.series) ORDER BY p.n) AS lapses
           FROM _tidemark.series_profiles(v_target, p_series) AS p
           JOIN unnest(p_series, p_ts) WITH ORDINALITY AS i (series, ts, n) ON i.n = p.n
          WHERE i.series = ANY (v_held)
            AND p.transform = 'log_return'
-         GROUP BY p.quality_profile_id, p.step
+         GROUP BY p.quality_profile_id, p.step, p.market
     LOOP
-        SELECT q.* INTO STRICT v_profile
-          FROM public.quality_profiles AS q
-         WHERE q.quality_profile_id = v_group.quality_profile_id;
+        v_profile := _tidemark.profile_for(v_group.quality_profile_id, 'log_return', v_group.market);
         EXECUTE format('SELECT * FROM _tidemark.%I($1, $2, $2, NULL, NULL, $3, $4, true, true, 10000000)',
                        'read_' || v_target.stem)
            INTO v_read
@@ -232,6 +230,7 @@ BEGIN
                    count_20 = b.count_20,
                    quality_profile_id = v_group.quality_profile_id,
                    step = v_group.step,
+                   market = v_group.market,
                    is_live = clock_timestamp() <= b.newest_at + v_group.step
                                                   + _tidemark.allowed_lag(v_profile.allowed_lag, v_group.step)
                        OR _tidemark.was_live(v_target, m.series,
@@ -485,6 +484,7 @@ BEGIN
             CONTINUE;
         END IF;
         q := r.profile;
+        q.market := m.market;
         v_level := (ln(r.value) * 1e7)::bigint;
         IF p_is_new THEN
             -- The newest value so far enters the ring, and what is baseline_rows behind it leaves.

@@ -156,15 +156,24 @@ CREATE OR REPLACE TRIGGER trg_lapse AFTER UPDATE ON public.sources
 FOR EACH ROW
 -- Not as a comparison of rows: that is another text once it was dumped and restored.
 WHEN (old.data_type IS DISTINCT FROM new.data_type OR old.interval IS DISTINCT FROM new.interval
-      OR old.quality_profile_id IS DISTINCT FROM new.quality_profile_id OR old.asset_id IS DISTINCT FROM new.asset_id)
+      OR old.quality_profile_id IS DISTINCT FROM new.quality_profile_id OR old.asset_id IS DISTINCT FROM new.asset_id
+      OR old.config ->> 'market' IS DISTINCT FROM new.config ->> 'market')
 EXECUTE FUNCTION _tidemark.lapse_all();
-COMMENT ON TRIGGER trg_lapse ON public.sources IS 'Baselines depend on the profile of the source.';
+COMMENT ON TRIGGER trg_lapse ON public.sources IS 'Baselines depend on the profile and the market of the source.';
 ALTER TABLE public.sources ENABLE ALWAYS TRIGGER trg_lapse;
 
-CREATE OR REPLACE TRIGGER trg_lapse AFTER UPDATE OF has_negative_prices ON public.assets
-FOR EACH ROW WHEN (old.has_negative_prices <> new.has_negative_prices) EXECUTE FUNCTION _tidemark.lapse_all();
-COMMENT ON TRIGGER trg_lapse ON public.assets IS 'Baselines depend on whether prices may be negative.';
+CREATE OR REPLACE TRIGGER trg_lapse AFTER UPDATE ON public.assets
+FOR EACH ROW
+WHEN (old.has_negative_prices <> new.has_negative_prices OR old.exchange IS DISTINCT FROM new.exchange)
+EXECUTE FUNCTION _tidemark.lapse_all();
+COMMENT ON TRIGGER trg_lapse ON public.assets IS
+'Baselines depend on whether prices may be negative, and on the market.';
 ALTER TABLE public.assets ENABLE ALWAYS TRIGGER trg_lapse;
+
+CREATE OR REPLACE TRIGGER trg_lapse AFTER INSERT OR UPDATE OR DELETE OR TRUNCATE ON _tidemark.market_names
+FOR EACH STATEMENT EXECUTE FUNCTION _tidemark.lapse_all();
+COMMENT ON TRIGGER trg_lapse ON _tidemark.market_names IS 'Markets are found by their names.';
+ALTER TABLE _tidemark.market_names ENABLE ALWAYS TRIGGER trg_lapse;
 
 -- A row that was confirmed to be an error, or no longer is, counts otherwise in later baselines.
 CREATE OR REPLACE FUNCTION _tidemark.lapse_reviewed()
@@ -319,7 +328,7 @@ BEGIN@begin@
                      WHERE (SELECT count(*) <= 5000 FROM (SELECT FROM new_rows LIMIT 5001) AS c)) AS d
              CROSS JOIN LATERAL (SELECT @series@ AS series OFFSET 0) AS i
               LEFT JOIN LATERAL (
-                       SELECT o.ctid AS place, o AS memory, q AS profile, q.market, o.step, q.required_fields,
+                       SELECT o.ctid AS place, o AS memory, q AS profile, o.market, o.step, q.required_fields,
                               _tidemark.allowed_lag(q.allowed_lag, o.step) AS lag,
                               q.allowed_lag IS NOT NULL OR o.is_live AS is_live
                          FROM _tidemark.series_memory AS o

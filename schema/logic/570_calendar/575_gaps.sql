@@ -50,9 +50,8 @@ $func$;
 COMMENT ON FUNCTION _tidemark.known_asset(uuid, public.candle_interval) IS
 'The asset whose candles are asked for; raises TM301 where there is none, TM302 without a length of bar.';
 
--- The calendar in which the bars of a source (p_asset_id is NULL) or an asset's candles are expected: the market of
--- the profile that they are scored by, so that no row can be both missing and out of session; else "market" in the
--- source's config; else the exchange of the asset, where market_calendar has it; else NULL, clock time.
+-- The calendar in which the bars of a source (p_asset_id is NULL) or an asset's candles are expected, which is the one
+-- that they are scored by: see series_profiles(). NULL: clock time.
 CREATE OR REPLACE FUNCTION _tidemark.series_market(
     p_source_id integer,
     p_asset_id uuid,
@@ -64,30 +63,16 @@ CREATE OR REPLACE FUNCTION _tidemark.series_market(
     PARALLEL SAFE
     SET search_path = pg_catalog, pg_temp
 AS $func$
-    SELECT coalesce(
-        (SELECT q.market
-           FROM _tidemark.quality_targets AS t
-          CROSS JOIN LATERAL _tidemark.series_profiles(t, ARRAY[
-                    CASE WHEN p_asset_id IS NULL THEN jsonb_build_object('source_id', p_source_id)
-                         ELSE jsonb_build_object('asset_id', p_asset_id, 'interval', p_interval) END
-                ]) AS p
-           JOIN public.quality_profiles AS q ON q.quality_profile_id = p.quality_profile_id
-          WHERE t.label = CASE WHEN p_asset_id IS NULL THEN 'timeseries_data' ELSE 'candles' END),
-        (SELECT _tidemark.market_code(s.config ->> 'market')
-           FROM public.sources AS s WHERE p_asset_id IS NULL AND s.source_id = p_source_id),
-        (SELECT c.market
-           FROM public.assets AS a
-          CROSS JOIN LATERAL (
-                    SELECT m.market FROM public.market_calendar AS m
-                     WHERE m.market = _tidemark.market_code(a.exchange) LIMIT 1
-                ) AS c
-          WHERE a.asset_id = coalesce(
-                    p_asset_id, (SELECT s.asset_id FROM public.sources AS s WHERE s.source_id = p_source_id)
-                ))
-    );
+    SELECT p.market
+      FROM _tidemark.quality_targets AS t
+     CROSS JOIN LATERAL _tidemark.series_profiles(t, ARRAY[
+               CASE WHEN p_asset_id IS NULL THEN jsonb_build_object('source_id', p_source_id)
+                    ELSE jsonb_build_object('asset_id', p_asset_id, 'interval', p_interval) END
+           ]) AS p
+     WHERE t.label = CASE WHEN p_asset_id IS NULL THEN 'timeseries_data' ELSE 'candles' END;
 $func$;
 COMMENT ON FUNCTION _tidemark.series_market(integer, uuid, public.candle_interval) IS
-'Calendar of a source, or of an asset''s candles: of profile, else config, else exchange; NULL: clock time.';
+'Calendar of a source, or of an asset''s candles, which they are scored by, too; NULL: clock time.';
 
 -- The bars that start in [p_from, p_to), in a market's calendar or, without a market, by the clock in UTC.
 -- Both bounds are finite and the calendar covers them: callers see to that. Bars shorter than a day lie on the grid
@@ -374,11 +359,11 @@ COMMENT ON FUNCTION _tidemark.series_gaps(
 ) IS 'The gaps of one series of timeseries_data or of candles; raises TM304 where the calendar ends too early.';
 
 -- Bars missing from a source among those that start in [p_from, p_to), as ranges from the first missing bar's start
--- to the last one's end, with their number. Expected is what the source's interval and calendar say (the market of
--- its quality profile, else "market" in its config, else clock time), up to now. -infinity stands for the source's
--- first row, infinity for now. A source with no row at all lacks every bar of a period with a finite start. A source
--- that is paused or retired is judged up to its last row. Raises TM301 for an unknown source, TM302 for an irregular
--- one, TM303 for an empty period, TM304 where the calendar does not reach over the period.
+-- to the last one's end, with their number. Expected is what the source's interval and calendar say (the market of its
+-- quality profile, else "market" in its config, else the exchange of its asset, else clock time), up to now. -infinity
+-- stands for the source's first row, infinity for now. A source with no row at all lacks every bar of a period with a
+-- finite start. A source that is paused or retired is judged up to its last row. Raises TM301 for an unknown source,
+-- TM302 for an irregular one, TM303 for an empty period, TM304 where the calendar does not reach over the period.
 CREATE OR REPLACE FUNCTION public.find_gaps(
     p_source_id integer,
     p_from timestamptz,
@@ -410,9 +395,10 @@ $func$;
 COMMENT ON FUNCTION public.find_gaps(integer, timestamptz, timestamptz) IS
 'Bars missing from a source in a period, as ranges, by its interval and its market''s calendar.';
 
--- As find_gaps, for an asset's candles of one length. p_market defaults to the asset's exchange where market_calendar
--- has a market of that code, else to clock time. The candles of an asset that no longer trades are judged up to the
--- last one. Raises TM301 for an unknown asset, TM302 without an interval, TM303 and TM304 as find_gaps.
+-- As find_gaps, for an asset's candles of one length. p_market defaults to the market of their quality profile, else to
+-- the asset's exchange where market_calendar has it, else to clock time. The candles of an asset that no longer trades
+-- are judged up to the last one. Raises TM301 for an unknown asset, TM302 without an interval, TM303 and TM304 as
+-- find_gaps.
 CREATE OR REPLACE FUNCTION public.find_candle_gaps(
     p_asset_id uuid,
     p_interval public.candle_interval,
