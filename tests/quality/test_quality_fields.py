@@ -166,3 +166,14 @@ def test_fields_after_the_first_rows_only_and_not_of_quotes(tx, add):
             for i, (_, _, _, c, v) in enumerate(walk_of_bars(300, 6))]
     copy(tx, rows, table="quotes", columns="asset_id, ts, price, high, low, volume")
     assert tx.execute("SELECT count(*) FROM anomalies WHERE field IS NOT NULL").fetchone() == (0,), "those are a day's"
+
+
+def test_volume_after_volumes_that_were_all_the_same(tx, add):
+    """The mean of a hundred equal logarithms is not always that logarithm, nor their deviation 0."""
+    volumes = [1, 196, 246, 274, 319, 324, 342, 394, 459, 1000]
+    for volume in volumes:
+        bars = [(100 + math.sin(i), 102, 98, 100 + math.sin(i + 1), volume) for i in range(120)]
+        bars[110] = (*bars[110][:4], volume * 1000)
+        source_id = add("sources")
+        copy(tx, rows_of(source_id, bars))
+        assert [row[:2] for row in tx.execute(FOUND, [source_id])] == [(START + 110 * MINUTE, "volume")], volume

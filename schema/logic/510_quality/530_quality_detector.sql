@@ -599,7 +599,8 @@ COMMENT ON FUNCTION _tidemark.detect_nights(
     _tidemark.finding [], timestamptz [], public.quality_profiles, interval
 ) IS 'Judges the first rows of their sessions among their like.';
 
--- Mean, deviation and number of values without those further than 4 of their deviations from their mean.
+-- Mean, deviation and number of values without those further than 4 of their deviations from their mean. The mean of
+-- values that are all the same may be another number, by a rounding that their deviation need not show: hence the 1e-9.
 CREATE OR REPLACE FUNCTION _tidemark.steady(
     p_values double precision[],
     OUT mean double precision,
@@ -614,7 +615,7 @@ AS $func$
     SELECT avg(v.value), stddev_samp(v.value), count(v.value)
       FROM unnest(p_values) AS v (value)
      CROSS JOIN (SELECT avg(u.value) AS mean, stddev_samp(u.value) AS spread FROM unnest(p_values) AS u (value)) AS a
-     WHERE abs(v.value - a.mean) <= 4 * a.spread;
+     WHERE abs(v.value - a.mean) <= 4 * a.spread + 1e-9;
 $func$;
 COMMENT ON FUNCTION _tidemark.steady(double precision []) IS
 'Mean, deviation and number of values without those further than 4 deviations from the mean.';
