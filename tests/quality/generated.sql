@@ -1,6 +1,6 @@
 -- Made from the templates of schema/logic/510_quality, and compared with them by a test; do not edit.
 
-CREATE OR REPLACE FUNCTION _tidemark.detect_levels(p_island integer[], p_ts timestamp with time zone[], p_value double precision[], p_is_usable boolean[], p_is_marked boolean[], p_judged_from timestamp with time zone[], p_profile quality_profiles, p_step interval, p_given _tidemark.finding[], p_first_island integer[], p_first_ts timestamp with time zone[], p_first_value double precision[], p_wick double precision[], p_body double precision[], p_volume double precision[])
+CREATE OR REPLACE FUNCTION _tidemark.detect_levels(p_island integer[], p_ts timestamp with time zone[], p_value double precision[], p_is_usable boolean[], p_is_marked boolean[], p_judged_from timestamp with time zone[], p_profile quality_profiles, p_step interval, p_given _tidemark.finding[], p_first_island integer[], p_first_ts timestamp with time zone[], p_first_value double precision[], p_wick double precision[], p_body double precision[], p_volume double precision[], p_shift bigint[], p_first_shift bigint[])
  RETURNS _tidemark.finding[]
  LANGUAGE plpgsql
  SET search_path TO 'pg_catalog', 'pg_temp'
@@ -31,7 +31,9 @@ DECLARE
     v_finding _tidemark.finding;
     v_place bigint;
     v_values double precision[];
+    v_value double precision;
     v_last double precision;
+    v_shift bigint;
     v_seen integer;
     v_is_ticking boolean;
     v_least double precision;
@@ -45,7 +47,7 @@ BEGIN
     SELECT b.block_end, b.judged_to, b.middle, b.reach, b.mean, b.spread, b.samples
       INTO v_block_end, v_judged_to, v_middle, v_reach, v_mean, v_spread, v_samples
       FROM _tidemark.beginnings(
-               cardinality(p_judged_from), p_first_island, p_first_ts, p_first_value, p_profile, p_step
+               cardinality(p_judged_from), p_first_island, p_first_ts, p_first_value, p_profile, p_step, p_first_shift
            ) AS b;
     SELECT array_agg(f.n), array_agg(ROW(
                f.island, f.ts, f.previous, (f.level - f.deviation)::double precision, f.change::double precision / 1, f.mean / 1,
@@ -128,7 +130,7 @@ BEGIN
                lag(y.value) OVER by_time AS previous,
                lag(y.ts) OVER by_time AS previous_ts,
                CASE WHEN v_is_level THEN y.level ELSE y.level - lag(y.level) OVER by_time END AS change,
-               y.level,
+               y.level AS level,
                y.level - CASE
                    WHEN lag(y.level, 3) OVER by_time IS NULL THEN lag(y.level, 2) OVER by_time
                    ELSE lag(y.level) OVER by_time + lag(y.level, 2) OVER by_time + lag(y.level, 3) OVER by_time
@@ -141,8 +143,8 @@ BEGIN
             SELECT x.n, x.island, x.ts, x.is_marked, x.is_usable,
                    CASE WHEN x.is_usable THEN x.value END AS value,
                    CASE WHEN x.is_usable THEN x.value::numeric END AS level
-              FROM unnest(p_island, p_ts, p_value, p_is_usable, p_is_marked) WITH ORDINALITY
-                   AS x (island, ts, value, is_usable, is_marked, n)
+              FROM unnest(p_island, p_ts, p_value, p_is_usable, p_is_marked, p_shift) WITH ORDINALITY
+                   AS x (island, ts, value, is_usable, is_marked, shift, n)
           ) AS y
         WINDOW by_time AS (PARTITION BY y.island, y.is_usable ORDER BY y.ts)
     ) AS g
@@ -193,6 +195,7 @@ BEGIN
         v_is_ticking := true;
         v_least := NULL;
         v_last := NULL;
+        v_shift := NULL;
         v_moves := 0;
         v_seen := 0;
         v_changes := 0;
@@ -200,18 +203,20 @@ BEGIN
         WHILE v_place > 0 AND p_island[v_place] = v_finding.island
               AND (v_seen <= 5 OR (v_is_ticking AND v_seen <= 2 * v_rows)) LOOP
             IF p_is_usable[v_place] THEN
-                v_move := abs(v_values[v_place] - v_last);
+                v_value := v_values[v_place];
+                v_move := CASE WHEN p_shift[v_place] IS NOT DISTINCT FROM v_shift THEN abs(v_value - v_last) END;
                 IF v_move > 0 THEN
                     v_is_ticking := v_is_ticking AND v_move > v_finding.scale * 1; -- else it is judged by more
                     v_least := least(v_least, v_move);
                     v_moves := v_moves + 1;
                 END IF;
                 IF v_changes < 5 AND (v_seen > 0 OR v_is_level) THEN
-                    v_change := (CASE WHEN v_is_level THEN v_values[v_place] ELSE v_last - v_values[v_place] END - v_finding.expected) / v_finding.scale;
+                    v_change := (CASE WHEN v_is_level THEN v_value ELSE v_last - v_value END - v_finding.expected) / v_finding.scale;
                     v_squares := v_squares + least(v_change * v_change, 9);
                     v_changes := v_changes + 1;
                 END IF;
-                v_last := v_values[v_place];
+                v_last := v_value;
+                v_shift := p_shift[v_place];
                 v_seen := v_seen + 1;
             END IF;
             v_place := v_place - 1;
@@ -228,7 +233,7 @@ BEGIN
 END
 $function$;
 
-CREATE OR REPLACE FUNCTION _tidemark.detect_logs(p_island integer[], p_ts timestamp with time zone[], p_value double precision[], p_is_usable boolean[], p_is_marked boolean[], p_judged_from timestamp with time zone[], p_profile quality_profiles, p_step interval, p_given _tidemark.finding[], p_first_island integer[], p_first_ts timestamp with time zone[], p_first_value double precision[], p_wick double precision[], p_body double precision[], p_volume double precision[])
+CREATE OR REPLACE FUNCTION _tidemark.detect_logs(p_island integer[], p_ts timestamp with time zone[], p_value double precision[], p_is_usable boolean[], p_is_marked boolean[], p_judged_from timestamp with time zone[], p_profile quality_profiles, p_step interval, p_given _tidemark.finding[], p_first_island integer[], p_first_ts timestamp with time zone[], p_first_value double precision[], p_wick double precision[], p_body double precision[], p_volume double precision[], p_shift bigint[], p_first_shift bigint[])
  RETURNS _tidemark.finding[]
  LANGUAGE plpgsql
  SET search_path TO 'pg_catalog', 'pg_temp'
@@ -259,7 +264,9 @@ DECLARE
     v_finding _tidemark.finding;
     v_place bigint;
     v_values double precision[];
+    v_value double precision;
     v_last double precision;
+    v_shift bigint;
     v_seen integer;
     v_is_ticking boolean;
     v_least double precision;
@@ -273,7 +280,7 @@ BEGIN
     SELECT b.block_end, b.judged_to, b.middle, b.reach, b.mean, b.spread, b.samples
       INTO v_block_end, v_judged_to, v_middle, v_reach, v_mean, v_spread, v_samples
       FROM _tidemark.beginnings(
-               cardinality(p_judged_from), p_first_island, p_first_ts, p_first_value, p_profile, p_step
+               cardinality(p_judged_from), p_first_island, p_first_ts, p_first_value, p_profile, p_step, p_first_shift
            ) AS b;
     SELECT array_agg(f.n), array_agg(ROW(
                f.island, f.ts, f.previous, exp((f.level - f.deviation)::double precision / 1e7), f.change::double precision / 1e7, f.mean / 1e7,
@@ -362,14 +369,14 @@ BEGIN
                                           FROM (
         SELECT y.n, false AS is_given, y.island, y.ts, y.is_usable,
                y.is_marked OR (
-                   lag(y.value) OVER by_time <> 0
-                   AND abs(y.value - lag(y.value) OVER by_time) / abs(lag(y.value) OVER by_time)
+                   CASE WHEN p_shift IS NULL THEN lag(y.value) OVER by_time ELSE _tidemark.in_shares_of(lag(y.value) OVER by_time, lag(y.shift) OVER by_time - y.shift) END <> 0
+                   AND abs(y.value - CASE WHEN p_shift IS NULL THEN lag(y.value) OVER by_time ELSE _tidemark.in_shares_of(lag(y.value) OVER by_time, lag(y.shift) OVER by_time - y.shift) END) / abs(CASE WHEN p_shift IS NULL THEN lag(y.value) OVER by_time ELSE _tidemark.in_shares_of(lag(y.value) OVER by_time, lag(y.shift) OVER by_time - y.shift) END)
                        >= v_max_change * 0.999999 -- to be decided exactly, in decimals, for the few that come near
                ) IS TRUE AS is_marked,
-               lag(y.value) OVER by_time AS previous,
+               CASE WHEN p_shift IS NULL THEN lag(y.value) OVER by_time ELSE _tidemark.in_shares_of(lag(y.value) OVER by_time, lag(y.shift) OVER by_time - y.shift) END AS previous,
                lag(y.ts) OVER by_time AS previous_ts,
                CASE WHEN y.level - lag(y.level) OVER by_time > 90000000 THEN 90000000 WHEN y.level - lag(y.level) OVER by_time < -90000000 THEN -90000000 ELSE y.level - lag(y.level) OVER by_time END AS change,
-               y.level,
+               y.level - y.shift AS level,
                y.level - CASE
                    WHEN lag(y.level, 3) OVER by_time IS NULL THEN lag(y.level, 2) OVER by_time
                    ELSE lag(y.level) OVER by_time + lag(y.level, 2) OVER by_time + lag(y.level, 3) OVER by_time
@@ -381,9 +388,9 @@ BEGIN
           FROM (
             SELECT x.n, x.island, x.ts, x.is_marked, x.is_usable,
                    CASE WHEN x.is_usable THEN x.value END AS value,
-                   CASE WHEN x.is_usable THEN (ln(x.value) * 1e7)::bigint END AS level
-              FROM unnest(p_island, p_ts, p_value, p_is_usable, p_is_marked) WITH ORDINALITY
-                   AS x (island, ts, value, is_usable, is_marked, n)
+                   CASE WHEN x.is_usable THEN (ln(x.value) * 1e7)::bigint + coalesce(x.shift, 0) END AS level, coalesce(x.shift, 0) AS shift
+              FROM unnest(p_island, p_ts, p_value, p_is_usable, p_is_marked, p_shift) WITH ORDINALITY
+                   AS x (island, ts, value, is_usable, is_marked, shift, n)
           ) AS y
         WINDOW by_time AS (PARTITION BY y.island, y.is_usable ORDER BY y.ts)
          UNION ALL
@@ -438,6 +445,7 @@ BEGIN
         v_is_ticking := true;
         v_least := NULL;
         v_last := NULL;
+        v_shift := NULL;
         v_moves := 0;
         v_seen := 0;
         v_changes := 0;
@@ -445,18 +453,20 @@ BEGIN
         WHILE v_place > 0 AND p_island[v_place] = v_finding.island
               AND (v_seen <= 5 OR (v_is_ticking AND v_seen <= 2 * v_rows)) LOOP
             IF p_is_usable[v_place] THEN
-                v_move := abs(v_values[v_place] - v_last);
+                v_value := CASE WHEN p_shift IS NULL THEN v_values[v_place] ELSE _tidemark.in_shares_of(v_values[v_place], p_shift[v_place] - p_shift[v_places[i]]) END;
+                v_move := CASE WHEN p_shift[v_place] IS NOT DISTINCT FROM v_shift THEN abs(v_value - v_last) END;
                 IF v_move > 0 THEN
                     v_is_ticking := v_is_ticking AND v_move > v_finding.scale * v_finding.previous; -- else it is judged by more
                     v_least := least(v_least, v_move);
                     v_moves := v_moves + 1;
                 END IF;
                 IF v_changes < 5 AND (v_seen > 0 OR v_is_level) THEN
-                    v_change := (least(9, greatest(-9, ((ln(v_last) * 1e7)::bigint - (ln(v_values[v_place]) * 1e7)::bigint) / 1e7)) - v_finding.expected) / v_finding.scale;
+                    v_change := (least(9, greatest(-9, ((ln(v_last) * 1e7)::bigint - (ln(v_value) * 1e7)::bigint) / 1e7)) - v_finding.expected) / v_finding.scale;
                     v_squares := v_squares + least(v_change * v_change, 9);
                     v_changes := v_changes + 1;
                 END IF;
-                v_last := v_values[v_place];
+                v_last := v_value;
+                v_shift := p_shift[v_place];
                 v_seen := v_seen + 1;
             END IF;
             v_place := v_place - 1;
@@ -498,6 +508,7 @@ BEGIN
                    SELECT array_agg(r.upper ORDER BY r.ts DESC) AS uppers, array_agg(r.lower ORDER BY r.ts DESC) AS lowers,
                           array_agg(ln(1 + r.volume) ORDER BY r.ts DESC) FILTER (WHERE r.volume >= 0) AS volumes,
                           (array_agg(r.volume ORDER BY r.ts DESC))[1] AS previous_volume,
+                          (array_agg(r.value ORDER BY r.ts DESC))[1] AS previous_value,
                           (array_agg(r.wick ORDER BY r.ts DESC))[1] AS previous_wick, max(r.ts) AS previous_ts,
                           array_agg(greatest(least(r.body, r.body + r.change), 0)
                                     + least(greatest(r.body, r.body + r.change), 0))
@@ -511,7 +522,9 @@ BEGIN
                                     ORDER BY d."timestamp" DESC
                                     LIMIT p_profile.baseline_rows) AS u) AS r
                ) AS n
-         CROSS JOIN LATERAL (SELECT CASE WHEN b.volume >= 0 THEN ln(1 + b.volume) END AS volume,
+         -- After a split previous is in the new shares: the volume is put into the old ones.
+         CROSS JOIN LATERAL (SELECT b.volume * (f.previous / n.previous_value) AS volume) AS v
+         CROSS JOIN LATERAL (SELECT CASE WHEN b.volume >= 0 THEN ln(1 + v.volume) END AS volume,
                                     greatest(least(b.body, b.body + f.observed), 0)
                                     + least(greatest(b.body, b.body + f.observed), 0) AS open) AS x
          CROSS JOIN LATERAL (
@@ -539,7 +552,7 @@ BEGIN
                           greatest(s.spread, 0.1), s.samples
                      FROM _tidemark.steady(n.volumes) AS s
                     WHERE b.volume >= 0 AND n.previous_volume >= 0 AND s.samples >= p_profile.min_samples
-                      AND greatest(1 + b.volume, 1 + n.previous_volume) > 20 * least(1 + b.volume, 1 + n.previous_volume)
+                      AND greatest(1 + v.volume, 1 + n.previous_volume) > 20 * least(1 + v.volume, 1 + n.previous_volume)
                ) AS c
          CROSS JOIN LATERAL (
                    SELECT c.field, c.observed, c.expected, c.deviation, c.scale, c.samples::integer AS samples,

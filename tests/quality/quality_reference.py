@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 import statistics
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 
@@ -54,17 +54,24 @@ def judge(
     scale_floor: float = 1e-6,
     tick: float = 0,
     transform: str = "log_return",
+    splits: Mapping[int, float] | None = None,
 ) -> list[Judgement]:
-    """Judge valid values in order of time."""
+    """Judge valid values in order of time; `splits` are the ratios of those known, by the first row after each."""
     is_log = transform == "log_return"
     unit = 1e7 if is_log else 1
-    levels = [round(math.log(p) * 1e7) for p in prices] if is_log else list(prices)
+    shifts = list(itertools.accumulate(round(1e7 * math.log((splits or {}).get(i, 1))) for i in range(len(prices))))
+
+    def price(k: int, i: int) -> float:
+        """Price of row k in the shares of row i."""
+        return prices[k] if shifts[k] == shifts[i] else prices[k] * math.exp((shifts[k] - shifts[i]) / 1e7)
+
+    levels = [round(math.log(p) * 1e7) + s for p, s in zip(prices, shifts, strict=True)] if is_log else list(prices)
     changes: list[float | None] = [
         level if transform == "level" else None if i == 0 else level - levels[i - 1] for i, level in enumerate(levels)
     ]
     if is_log:
         changes = [None if c is None else max(-90_000_000, min(90_000_000, c)) for c in changes]
-    floors = [unit * max(scale_floor, tick / (prices[i - 1] if is_log and i else 1)) for i in range(len(prices))]
+    floors = [unit * max(scale_floor, tick / (price(i - 1, i) if is_log and i else 1)) for i in range(len(prices))]
 
     # The first changes together, once there are enough: what does not fit among them is in no baseline.
     bases = list(changes)
@@ -73,7 +80,8 @@ def judge(
     if len(first) == min_samples + 1:
         middle = _middle([changes[i] for i in first])
         distances = [abs(changes[i] - middle) for i in first]
-        least = _tick([unit * abs(prices[i] - prices[i - 1]) / (prices[i - 1] if is_log else 1) for i in first if i])
+        least = _tick([unit * abs(prices[i] - prices[i - 1]) / (prices[i - 1] if is_log else 1)
+                       for i in first if i and shifts[i] == shifts[i - 1]])
         reach = max(1.4826 * _middle(distances) or 1.253314 * sum(distances) / len(distances), least)
         for i in first:
             if abs(changes[i] - middle) > 4 * max(reach, floors[i]):
@@ -107,11 +115,11 @@ def judge(
         distance = change - mean
         if deviation is not None and abs(deviation) < abs(distance):
             distance = deviation
-        price = prices[i - 1] if is_log and i else 1
-        window = range(max(1, i - 2 * baseline), i)
+        previous = price(i - 1, i) if is_log and i else 1
+        window = [k for k in range(max(1, i - 2 * baseline), i) if shifts[k] == shifts[k - 1]]
         recent = [min(abs(c - mean), 3 * scale) for c in changes[max(0, i - 5) : i] if c is not None]
         five = math.sqrt(sum(c * c for c in recent) / len(recent)) if recent else 0.0
-        wide = max(scale, five, unit * _tick([abs(prices[k] - prices[k - 1]) for k in window]) / price)
+        wide = max(scale, five, unit * _tick([abs(price(k, i) - price(k - 1, i)) for k in window]) / previous)
         if abs(distance / scale) > anomaly_z:
             scale = wide
         result.append(

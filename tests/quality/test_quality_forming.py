@@ -163,13 +163,12 @@ def test_whatever_formed_on_the_way_the_end_is_that_of_the_closed_bars(tx, add, 
     generator = dice(seed)
     profile = configure(tx, "quality_profiles", allowed_lag="400 days", min_samples=10, baseline_rows=20,
                         **({"market": "M"} if seed == 2 else {}))
-    if seed == 2:
-        tx.execute("INSERT INTO market_calendar (market, date, opens_at, closes_at)"
-                   " SELECT 'M', d::date, d + interval '6 hours', d + interval '18 hours'"
-                   " FROM generate_series(now() - interval '9 days', now(), interval '1 day') AS n,"
-                   " date_trunc('day', n, 'UTC') AS d")
-    ids = [add("sources", interval="1h", quality_profile_id=profile) for _ in range(4)]
     start = datetime.now(UTC).replace(minute=0, second=0, microsecond=0) - 150 * HOUR
+    if seed == 2:  # by the first row, so that the last one opens no session at any time of day: it would wait
+        tx.execute("INSERT INTO market_calendar (market, date, opens_at, closes_at)"
+                   " SELECT 'M', d::date, d, d + interval '12 hours'"
+                   " FROM generate_series(%s - interval '2 days', now(), interval '1 day') AS d", [start])
+    ids = [add("sources", interval="1h", quality_profile_id=profile) for _ in range(4)]
     final = {}
     for n in range(140):
         at = start + n * HOUR

@@ -10,7 +10,9 @@
 --               be flagged, also s5, of the five changes before, and the smallest move of the 2 N rows before
 --     z = (r - m or d, whichever is smaller in magnitude) / S
 --
--- Where a series begins there is no such baseline: beginnings() says what its first rows are judged by.
+-- Where a series begins there is no such baseline: beginnings() says what its first rows are judged by. A change that a
+-- confirmed split explains counts as what is left of it without the split: split_shifts() says by how much the
+-- logarithms of the rows after it are raised.
 --
 -- Every sum is exact, so a batch, the same rows one by one and a rescore agree in every bit: changes of logarithms are
 -- whole numbers of 1e-7, clamped to +-9 so that a thousand squares fit a bigint; levels and differences are numeric.
@@ -88,6 +90,7 @@ CREATE OR REPLACE FUNCTION _tidemark.beginnings(
     p_value double precision[],
     p_profile public.quality_profiles,
     p_step interval,
+    p_shift bigint[],
     OUT block_end timestamptz[],
     OUT judged_to timestamptz[],
     OUT middle double precision[],
@@ -114,12 +117,17 @@ BEGIN
     END IF;
     WITH changes AS MATERIALIZED (
         SELECT c.island, c.ts, c.change::double precision AS change, c.judged_to,
-               v_unit * nullif(abs(c.value - c.previous), 0) / CASE WHEN v_is_log THEN c.previous ELSE 1 END AS move,
+               CASE WHEN NOT c.is_split THEN v_unit * nullif(abs(c.value - c.previous), 0)
+                                             / CASE WHEN v_is_log THEN c.previous ELSE 1 END END AS move,
                v_unit * greatest(p_profile.scale_floor, v_tick / CASE WHEN v_is_log THEN c.previous ELSE 1 END) AS least
           FROM (
             SELECT g.*, row_number() OVER (PARTITION BY g.island ORDER BY g.ts) AS n
               FROM (
-                SELECT y.island, y.ts, y.value, lag(y.value) OVER by_time AS previous,
+                SELECT y.island, y.ts, y.value,
+                       _tidemark.in_shares_of(
+                           lag(y.value) OVER by_time, lag(y.shift) OVER by_time - y.shift
+                       ) AS previous,
+                       y.shift <> lag(y.shift) OVER by_time AS is_split,
                        CASE WHEN v_is_level THEN y.level
                             WHEN v_is_log THEN CASE
                                 WHEN y.level - lag(y.level) OVER by_time > 90000000 THEN 90000000
@@ -130,9 +138,10 @@ BEGIN
                        v_market IS NOT NULL AND y.ts - lag(y.ts) OVER by_time > p_step
                        AND _tidemark.opens_between(v_market, lag(y.ts) OVER by_time, y.ts) AS is_first,
                        max(y.ts) OVER (PARTITION BY y.island) AS judged_to
-                  FROM (SELECT x.*,
-                               CASE WHEN v_is_log THEN (ln(x.value) * 1e7)::bigint ELSE x.value::numeric END AS level
-                          FROM unnest(p_island, p_ts, p_value) AS x (island, ts, value)) AS y
+                  FROM (SELECT x.island, x.ts, x.value, coalesce(x.shift, 0) AS shift,
+                               CASE WHEN v_is_log THEN (ln(x.value) * 1e7)::bigint + coalesce(x.shift, 0)
+                                    ELSE x.value::numeric END AS level
+                          FROM unnest(p_island, p_ts, p_value, p_shift) AS x (island, ts, value, shift)) AS y
                 WINDOW by_time AS (PARTITION BY y.island ORDER BY y.ts)
               ) AS g
              WHERE g.change IS NOT NULL AND g.is_first IS NOT TRUE
@@ -176,8 +185,80 @@ BEGIN
 END
 $func$;
 COMMENT ON FUNCTION _tidemark.beginnings(
-    integer, integer [], timestamptz [], double precision [], public.quality_profiles, interval
+    integer, integer [], timestamptz [], double precision [], public.quality_profiles, interval, bigint []
 ) IS 'What the first rows of series are judged by, and which of their changes no baseline contains.';
+
+-- A price before a split in the shares after it, or the other way round: both rows' shifts say which, the later one's
+-- taken from the earlier one's. Exactly the price itself where these are the same.
+CREATE OR REPLACE FUNCTION _tidemark.in_shares_of(
+    p_price double precision,
+    p_shift bigint
+)
+    RETURNS double precision
+    LANGUAGE sql
+    IMMUTABLE
+    PARALLEL SAFE
+AS $func$
+    SELECT CASE WHEN p_shift = 0 THEN p_price ELSE p_price * exp(p_shift::double precision / 1e7::double precision) END;
+$func$;
+COMMENT ON FUNCTION _tidemark.in_shares_of(double precision, bigint) IS
+'A price in the shares of another row, given the difference of their shifts. Inlined.';
+
+-- How much the logarithms of rows are raised, in 1e-7, so that no split is a change: of rows as detect() gets them,
+-- p_asset_id being the assets of the islands, one element an island, and p_lowest and p_highest bounds of their times.
+-- NULL, which stands for 0 everywhere, where no split lies between them. Only differences mean something: they are the
+-- same wherever the first row is.
+CREATE OR REPLACE FUNCTION _tidemark.split_shifts(
+    p_asset_id uuid[],
+    p_island integer[],
+    p_ts timestamptz[],
+    p_value double precision[],
+    p_is_usable boolean[],
+    p_lowest timestamptz,
+    p_highest timestamptz
+)
+    RETURNS bigint[]
+    LANGUAGE plpgsql
+    STABLE
+    SET search_path = pg_catalog, pg_temp
+AS $func$
+DECLARE
+    -- The smallest change that any of them could explain; an action is in force within seven days of its date.
+    v_least CONSTANT double precision := (
+        SELECT min(abs(ln(a.ratio::double precision))) / 2
+          FROM public.corporate_actions AS a
+         WHERE a.asset_id = ANY (p_asset_id) AND a.status = 'confirmed'
+           AND a.ex_date BETWEEN (p_lowest AT TIME ZONE 'UTC')::date - 12 AND (p_highest AT TIME ZONE 'UTC')::date + 9
+    );
+    v_places bigint[];
+    v_jumps bigint[];
+BEGIN
+    IF v_least IS NULL THEN
+        RETURN NULL;
+    END IF;
+    SELECT array_agg(c.n), array_agg(s.jump) INTO v_places, v_jumps
+      FROM (SELECT x.n, x.island, x.ts, (x.level - lag(x.level) OVER (PARTITION BY x.island ORDER BY x.ts))
+                                        / 1e7::double precision AS observed
+              FROM (SELECT r.n, r.island, r.ts, (ln(r.value) * 1e7)::bigint AS level
+                      FROM unnest(p_island, p_ts, p_value, p_is_usable) WITH ORDINALITY
+                           AS r (island, ts, value, is_usable, n)
+                     WHERE r.is_usable IS NOT FALSE) AS x) AS c
+     CROSS JOIN LATERAL _tidemark.split_at(p_asset_id[c.island], c.ts, c.observed) AS s
+     WHERE abs(c.observed) >= v_least;
+    IF v_places IS NULL THEN
+        RETURN NULL;
+    END IF;
+    RETURN ARRAY(
+        SELECT (coalesce(sum(j.jump) OVER (PARTITION BY x.island ORDER BY x.n), 0))::bigint
+          FROM unnest(p_island) WITH ORDINALITY AS x (island, n)
+          LEFT JOIN unnest(v_places, v_jumps) AS j (n, jump) ON j.n = x.n
+         ORDER BY x.n
+    );
+END
+$func$;
+COMMENT ON FUNCTION _tidemark.split_shifts(
+    uuid [], integer [], timestamptz [], double precision [], boolean [], timestamptz, timestamptz
+) IS 'How much the logarithms of rows are raised so that no split is a change, in 1e-7; NULL: not at all.';
 
 -- The part of the detector's text that makes changes of values. Changes that are given, as those over night are by the
 -- pass that found them, are taken as they are.
@@ -191,14 +272,14 @@ AS $func$
     SELECT _tidemark.fill_template($sql$
         SELECT y.n, false AS is_given, y.island, y.ts, y.is_usable,
                y.is_marked OR (
-                   lag(y.value) OVER by_time <> 0
-                   AND abs(y.value - lag(y.value) OVER by_time) / abs(lag(y.value) OVER by_time)
+                   @previous@ <> 0
+                   AND abs(y.value - @previous@) / abs(@previous@)
                        >= v_max_change * 0.999999 -- to be decided exactly, in decimals, for the few that come near
                ) IS TRUE AS is_marked,
-               lag(y.value) OVER by_time AS previous,
+               @previous@ AS previous,
                lag(y.ts) OVER by_time AS previous_ts,
                @change@ AS change,
-               y.level,
+               @own_level@ AS level,
                y.level - CASE
                    WHEN lag(y.level, 3) OVER by_time IS NULL THEN lag(y.level, 2) OVER by_time
                    ELSE lag(y.level) OVER by_time + lag(y.level, 2) OVER by_time + lag(y.level, 3) OVER by_time
@@ -210,13 +291,19 @@ AS $func$
           FROM (
             SELECT x.n, x.island, x.ts, x.is_marked, x.is_usable,
                    CASE WHEN x.is_usable THEN x.value END AS value,
-                   CASE WHEN x.is_usable THEN @level@ END AS level
-              FROM unnest(p_island, p_ts, p_value, p_is_usable, p_is_marked) WITH ORDINALITY
-                   AS x (island, ts, value, is_usable, is_marked, n)
+                   CASE WHEN x.is_usable THEN @level@ END AS level@shift@
+              FROM unnest(p_island, p_ts, p_value, p_is_usable, p_is_marked, p_shift) WITH ORDINALITY
+                   AS x (island, ts, value, is_usable, is_marked, shift, n)
           ) AS y
         WINDOW by_time AS (PARTITION BY y.island, y.is_usable ORDER BY y.ts)@given@
     $sql$, jsonb_build_object(
-        'level', CASE WHEN p_is_log THEN '(ln(x.value) * 1e7)::bigint' ELSE 'x.value::numeric' END,
+        'level', CASE WHEN p_is_log THEN '(ln(x.value) * 1e7)::bigint + coalesce(x.shift, 0)'
+                      ELSE 'x.value::numeric' END,
+        'shift', CASE WHEN p_is_log THEN ', coalesce(x.shift, 0) AS shift' END,
+        'own_level', CASE WHEN p_is_log THEN 'y.level - y.shift' ELSE 'y.level' END,
+        'previous', CASE WHEN p_is_log THEN 'CASE WHEN p_shift IS NULL THEN lag(y.value) OVER by_time ELSE'
+            ' _tidemark.in_shares_of(lag(y.value) OVER by_time, lag(y.shift) OVER by_time - y.shift) END'
+            ELSE 'lag(y.value) OVER by_time' END,
         'change', CASE WHEN p_is_log
             -- Not by greatest and least: these would make a number of the NULL before the first row.
             THEN 'CASE WHEN y.level - lag(y.level) OVER by_time > 90000000 THEN 90000000'
@@ -280,7 +367,9 @@ DECLARE
     v_finding _tidemark.finding;
     v_place bigint;
     v_values double precision[];
+    v_value double precision;
     v_last double precision;
+    v_shift bigint;
     v_seen integer;
     v_is_ticking boolean;
     v_least double precision;
@@ -294,7 +383,7 @@ BEGIN
     SELECT b.block_end, b.judged_to, b.middle, b.reach, b.mean, b.spread, b.samples
       INTO v_block_end, v_judged_to, v_middle, v_reach, v_mean, v_spread, v_samples
       FROM _tidemark.beginnings(
-               cardinality(p_judged_from), p_first_island, p_first_ts, p_first_value, p_profile, p_step
+               cardinality(p_judged_from), p_first_island, p_first_ts, p_first_value, p_profile, p_step, p_first_shift
            ) AS b;
     SELECT array_agg(f.n), array_agg(ROW(
                f.island, f.ts, f.previous, @reference@, f.change::double precision / @unit@, f.mean / @unit@,
@@ -415,6 +504,7 @@ BEGIN
         v_is_ticking := true;
         v_least := NULL;
         v_last := NULL;
+        v_shift := NULL;
         v_moves := 0;
         v_seen := 0;
         v_changes := 0;
@@ -422,7 +512,8 @@ BEGIN
         WHILE v_place > 0 AND p_island[v_place] = v_finding.island
               AND (v_seen <= 5 OR (v_is_ticking AND v_seen <= 2 * v_rows)) LOOP
             IF p_is_usable[v_place] THEN
-                v_move := abs(v_values[v_place] - v_last);
+                v_value := @in_shares@;
+                v_move := CASE WHEN p_shift[v_place] IS NOT DISTINCT FROM v_shift THEN abs(v_value - v_last) END;
                 IF v_move > 0 THEN
                     v_is_ticking := v_is_ticking AND v_move > v_finding.scale * @price@; -- else it is judged by more
                     v_least := least(v_least, v_move);
@@ -433,7 +524,8 @@ BEGIN
                     v_squares := v_squares + least(v_change * v_change, 9);
                     v_changes := v_changes + 1;
                 END IF;
-                v_last := v_values[v_place];
+                v_last := v_value;
+                v_shift := p_shift[v_place];
                 v_seen := v_seen + 1;
             END IF;
             v_place := v_place - 1;
@@ -475,10 +567,14 @@ $detector$, jsonb_build_object(
                                 OR NOT p_is_usable[w.n - 1] END$sql$,
                            format(v_squares, 'w.kept_sum', 'w.kept_squares', 'w.samples')) END,
         'price', CASE WHEN p_is_log THEN 'v_finding.previous' ELSE '1' END,
+        -- In the shares of the row that is judged.
+        'in_shares', CASE WHEN p_is_log THEN 'CASE WHEN p_shift IS NULL THEN v_values[v_place] ELSE'
+            ' _tidemark.in_shares_of(v_values[v_place], p_shift[v_place] - p_shift[v_places[i]]) END'
+            ELSE 'v_values[v_place]' END,
         -- From the value at v_place to the one after it.
         'recent_change', CASE WHEN p_is_log
-            THEN 'least(9, greatest(-9, ((ln(v_last) * 1e7)::bigint - (ln(v_values[v_place]) * 1e7)::bigint) / 1e7))'
-            ELSE 'CASE WHEN v_is_level THEN v_values[v_place] ELSE v_last - v_values[v_place] END' END,
+            THEN 'least(9, greatest(-9, ((ln(v_last) * 1e7)::bigint - (ln(v_value) * 1e7)::bigint) / 1e7))'
+            ELSE 'CASE WHEN v_is_level THEN v_value ELSE v_last - v_value END' END,
         'squares', format(v_squares, 'w.kept_sum', 'w.kept_squares', 'w.samples'),
         'mean', format(v_mean, 'c.kept_sum', 'c.samples'),
         'spread', format(v_spread, 'c.kept_sum', 'c.kept_squares', 'c.samples'),
@@ -501,7 +597,7 @@ BEGIN
             'p_is_marked boolean[], p_judged_from timestamptz[], p_profile public.quality_profiles, p_step interval, '
             'p_given _tidemark.finding[], p_first_island integer[], p_first_ts timestamptz[], '
             'p_first_value double precision[], p_wick double precision[], p_body double precision[], '
-            'p_volume double precision[]',
+            'p_volume double precision[], p_shift bigint[], p_first_shift bigint[]',
             '_tidemark.finding[]', 'SET search_path = pg_catalog, pg_temp',
             _tidemark.detector_text(v_name = 'detect_logs'),
             format('The detector over %s; call detect() instead.',
@@ -516,10 +612,10 @@ $do$;
 -- detector finds. From p_judged_from, one element an island, on rows are judged; those before are their baseline.
 -- p_first_… are the first rows of series that begin here: see beginnings(). Of bars, p_wick is the longer shadow,
 -- p_body the way from close to open, both as logarithms and 0 where not known, and p_volume the volume, -1 where not
--- known; all are NULL where there are no bars. What comes back: rows that are wanted, come near to a jump by
--- max_change, exceed anomaly_z, are the first of their session, or are bars of which a field may stand out (field is
--- empty then). A value that is no reference for others comes back once more if it is wanted, with the last one before
--- it that is: it has no z-score, but has moved.
+-- known; all are NULL where there are no bars. p_shift and p_first_shift are those of split_shifts(). What comes back:
+-- rows that are wanted, come near to a jump by max_change, exceed anomaly_z, are the first of their session, or are
+-- bars of which a field may stand out (field is empty then). A value that is no reference for others comes back once
+-- more if it is wanted, with the last one before it that is: it has no z-score, but has moved.
 CREATE OR REPLACE FUNCTION _tidemark.detect(
     p_island integer[],
     p_ts timestamptz[],
@@ -534,7 +630,9 @@ CREATE OR REPLACE FUNCTION _tidemark.detect(
     p_first_value double precision[],
     p_wick double precision[],
     p_body double precision[],
-    p_volume double precision[]
+    p_volume double precision[],
+    p_shift bigint[],
+    p_first_shift bigint[]
 )
     RETURNS SETOF _tidemark.finding
     LANGUAGE plpgsql
@@ -545,12 +643,12 @@ BEGIN
     IF p_profile.transform = 'log_return' THEN
         RETURN QUERY SELECT f.* FROM unnest(_tidemark.detect_logs(
             p_island, p_ts, p_value, p_is_usable, p_is_marked, p_judged_from, p_profile, p_step, NULL,
-            p_first_island, p_first_ts, p_first_value, p_wick, p_body, p_volume
+            p_first_island, p_first_ts, p_first_value, p_wick, p_body, p_volume, p_shift, p_first_shift
         )) AS f;
     ELSE
         RETURN QUERY SELECT f.* FROM unnest(_tidemark.detect_levels(
             p_island, p_ts, p_value, p_is_usable, p_is_marked, p_judged_from, p_profile, p_step, NULL,
-            p_first_island, p_first_ts, p_first_value, p_wick, p_body, p_volume
+            p_first_island, p_first_ts, p_first_value, p_wick, p_body, p_volume, p_shift, p_first_shift
         )) AS f;
     END IF;
     IF EXISTS (
@@ -576,7 +674,7 @@ $func$;
 COMMENT ON FUNCTION _tidemark.detect(
     integer [], timestamptz [], double precision [], boolean [], boolean [], timestamptz [], public.quality_profiles,
     interval, integer [], timestamptz [], double precision [], double precision [], double precision [],
-    double precision []
+    double precision [], bigint [], bigint []
 ) IS 'Judges rows that are handed over as arrays: those worth a closer look, with the figures of the detector.';
 
 -- Judges the first rows of their sessions, given as found by detect(), among those of earlier sessions.
@@ -592,7 +690,8 @@ CREATE OR REPLACE FUNCTION _tidemark.detect_nights(
     SET search_path = pg_catalog, pg_temp
 AS $func$
     SELECT f.* FROM unnest(_tidemark.detect_logs(
-        NULL, NULL, NULL, NULL, NULL, p_judged_from, p_profile, p_step, p_nights, NULL, NULL, NULL, NULL, NULL, NULL
+        NULL, NULL, NULL, NULL, NULL, p_judged_from, p_profile, p_step, p_nights,
+        NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL
     )) AS f;
 $func$;
 COMMENT ON FUNCTION _tidemark.detect_nights(

@@ -116,7 +116,8 @@ CREATE OR REPLACE FUNCTION _tidemark.series_profiles(
     p_series jsonb[]
 )
     RETURNS TABLE (
-        n integer, quality_profile_id integer, step interval, transform public.change_transform, market text
+        n integer, quality_profile_id integer, step interval, transform public.change_transform, market text,
+        asset_id uuid
     )
     LANGUAGE sql
     STABLE
@@ -127,12 +128,12 @@ AS $func$
                  FROM (SELECT _tidemark.market_code(a.exchange) AS code
                          FROM public.assets AS a WHERE a.asset_id = p.asset_id OFFSET 0) AS x
                 CROSS JOIN LATERAL (SELECT m.market FROM public.market_calendar AS m WHERE m.market = x.code LIMIT 1) AS c
-           ))
+           )), p.asset_id
       FROM unnest(p_series) WITH ORDINALITY AS s (series, n)
      CROSS JOIN LATERAL _tidemark.series_profile(p_target, s.series) AS p;
 $func$;
 COMMENT ON FUNCTION _tidemark.series_profiles(_tidemark.quality_targets, jsonb []) IS
-'Profile, length of a bar, transform and market of each series of a hypertable. Inlined.';
+'Profile, length of a bar, transform, market and asset of each series of a hypertable. Inlined.';
 
 -- A profile as it judges series of that transform and market.
 CREATE OR REPLACE FUNCTION _tidemark.profile_for(

@@ -60,6 +60,34 @@ $func$;
 COMMENT ON FUNCTION _tidemark.can_be_split(_tidemark.quality_targets, jsonb, timestamptz, double precision) IS
 'Whether a move right after the rows before an instant can be a split: from a price, and larger than is usual.';
 
+-- The first rows of sessions as nights_… gives them, those of earlier sessions without what splits explain, as those
+-- are that detect() found.
+CREATE OR REPLACE FUNCTION _tidemark.nights_without_splits(
+    p_nights _tidemark.finding[],
+    p_asset_id uuid[]
+)
+    RETURNS _tidemark.finding[]
+    LANGUAGE plpgsql
+    STABLE
+    SET search_path = pg_catalog, pg_temp
+AS $func$
+BEGIN
+    IF NOT EXISTS (SELECT FROM public.corporate_actions AS a WHERE a.asset_id = ANY (p_asset_id)) THEN
+        RETURN p_nights;
+    END IF;
+    RETURN ARRAY(
+        SELECT CASE WHEN f.is_first OR s.jump IS NULL THEN f
+                    ELSE ROW(f.island, f.ts, _tidemark.in_shares_of(f.previous, -s.jump), f.reference,
+                             greatest(-90000000, least(90000000, (f.observed * 1e7)::bigint + s.jump)) / 1e7,
+                             f.expected, f.deviation, f.scale, f.samples, f.z_score, f.is_first, f.field)::_tidemark.finding END
+          FROM unnest(p_nights) AS f
+          LEFT JOIN LATERAL _tidemark.split_at(p_asset_id[f.island], f.ts, f.observed) AS s ON true
+    );
+END
+$func$;
+COMMENT ON FUNCTION _tidemark.nights_without_splits(_tidemark.finding [], uuid []) IS
+'The first rows of sessions, those of earlier sessions without what splits explain.';
+
 -- What the rows that were found are worth, where that differs from what is on record: all of one profile, p_series the
 -- series of the islands that the findings refer to.
 CREATE OR REPLACE FUNCTION _tidemark.verdicts(
@@ -261,6 +289,8 @@ DECLARE
     v_profile public.quality_profiles;
     v_from timestamptz[];
     v_read record;
+    v_shift bigint[];
+    v_first_shift bigint[];
     v_some _tidemark.finding[];
     v_found _tidemark.finding[];
     v_nights _tidemark.finding[];
@@ -273,7 +303,7 @@ BEGIN
     FOR v_group IN
         SELECT p.quality_profile_id, p.step, p.transform, p.market, array_agg(p_series[p.n] ORDER BY p.n) AS series,
                array_agg(p_from[p.n] ORDER BY p.n) AS starts, array_agg(p_to[p.n] ORDER BY p.n) AS ends,
-               array_agg(p_late_before[p.n] ORDER BY p.n) AS late_before
+               array_agg(p_late_before[p.n] ORDER BY p.n) AS late_before, array_agg(p.asset_id ORDER BY p.n) AS assets
           FROM _tidemark.series_profiles(v_target, p_series) AS p
          GROUP BY p.quality_profile_id, p.step, p.transform, p.market
          ORDER BY p.quality_profile_id, p.step, p.transform, p.market
@@ -290,10 +320,16 @@ BEGIN
             EXIT WHEN v_read.island IS NULL;
             v_lowest := least(v_lowest, v_read.lowest);
             v_highest := greatest(v_highest, v_read.highest);
+            IF v_profile.transform = 'log_return' THEN
+                v_shift := _tidemark.split_shifts(v_group.assets, v_read.island, v_read.ts, v_read.value,
+                                                  v_read.is_usable, v_read.lowest, v_read.highest);
+                v_first_shift := _tidemark.split_shifts(v_group.assets, v_read.first_island, v_read.first_ts,
+                                                        v_read.first_value, NULL, v_read.lowest, v_read.highest);
+            END IF;
             v_some := ARRAY(SELECT f FROM _tidemark.detect(
                 v_read.island, v_read.ts, v_read.value, v_read.is_usable, v_read.is_marked, v_read.judged_from, v_profile,
                 v_group.step, v_read.first_island, v_read.first_ts, v_read.first_value, v_read.wick, v_read.body,
-                v_read.volume
+                v_read.volume, v_shift, v_first_shift
             ) AS f);
             v_found := v_found || v_some;
             IF EXISTS (SELECT FROM unnest(v_some) AS f WHERE f.field IS NOT NULL) THEN
@@ -308,7 +344,10 @@ BEGIN
                    INTO v_nights
                   USING v_group.series, v_read.judged_from, v_some, v_profile, v_group.step;
                 v_found := v_found || ARRAY(
-                    SELECT f FROM _tidemark.detect_nights(v_nights, v_read.judged_from, v_profile, v_group.step) AS f
+                    SELECT f FROM _tidemark.detect_nights(
+                        _tidemark.nights_without_splits(v_nights, v_group.assets), v_read.judged_from, v_profile,
+                        v_group.step
+                    ) AS f
                 );
             END IF;
             EXIT WHEN cardinality(v_read.island) < v_most;

@@ -307,6 +307,7 @@ BEGIN
                    SELECT array_agg(r.upper ORDER BY r.ts DESC) AS uppers, array_agg(r.lower ORDER BY r.ts DESC) AS lowers,
                           array_agg(ln(1 + r.volume) ORDER BY r.ts DESC) FILTER (WHERE r.volume >= 0) AS volumes,
                           (array_agg(r.volume ORDER BY r.ts DESC))[1] AS previous_volume,
+                          (array_agg(r.value ORDER BY r.ts DESC))[1] AS previous_value,
                           (array_agg(r.wick ORDER BY r.ts DESC))[1] AS previous_wick, max(r.ts) AS previous_ts,
                           array_agg(greatest(least(r.body, r.body + r.change), 0)
                                     + least(greatest(r.body, r.body + r.change), 0))
@@ -320,7 +321,9 @@ BEGIN
                                     ORDER BY d.@time@ DESC
                                     LIMIT p_profile.baseline_rows) AS u) AS r
                ) AS n
-         CROSS JOIN LATERAL (SELECT CASE WHEN b.volume >= 0 THEN ln(1 + b.volume) END AS volume,
+         -- After a split previous is in the new shares: the volume is put into the old ones.
+         CROSS JOIN LATERAL (SELECT b.volume * (f.previous / n.previous_value) AS volume) AS v
+         CROSS JOIN LATERAL (SELECT CASE WHEN b.volume >= 0 THEN ln(1 + v.volume) END AS volume,
                                     greatest(least(b.body, b.body + f.observed), 0)
                                     + least(greatest(b.body, b.body + f.observed), 0) AS open) AS x
          CROSS JOIN LATERAL (
@@ -348,7 +351,7 @@ BEGIN
                           greatest(s.spread, 0.1), s.samples
                      FROM _tidemark.steady(n.volumes) AS s
                     WHERE b.volume >= 0 AND n.previous_volume >= 0 AND s.samples >= p_profile.min_samples
-                      AND greatest(1 + b.volume, 1 + n.previous_volume) > 20 * least(1 + b.volume, 1 + n.previous_volume)
+                      AND greatest(1 + v.volume, 1 + n.previous_volume) > 20 * least(1 + v.volume, 1 + n.previous_volume)
                ) AS c
          CROSS JOIN LATERAL (
                    SELECT c.field, c.observed, c.expected, c.deviation, c.scale, c.samples::integer AS samples,

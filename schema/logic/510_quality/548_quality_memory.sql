@@ -7,8 +7,8 @@
 -- * Lapses are counted by weight: a memory knows the weight that its builder saw. One whose lapses were added since, or
 --   by a transaction that was under way then, no longer adds up.
 -- * A chunk that was dropped is missed among those that there were.
--- * What shapes a baseline (profiles, the sources' links to them, markets, calendars, reviews of errors) leaves lapses;
---   so do rows that are written where triggers do not run, through a constraint of the hypertable.
+-- * What shapes a baseline (profiles, the sources' links to them, markets, calendars, splits, reviews of errors) leaves
+--   lapses; so do rows that are written where triggers do not run, through a constraint of the hypertable.
 --
 -- What leaves no trace are rows that are deleted where triggers do not run, and rows that are written into a chunk
 -- itself: then rescore() the series, which also voids what is remembered of it.
@@ -175,6 +175,7 @@ DECLARE
     v_profile public.quality_profiles;
     v_read record;
     v_begin record; -- of the series that begin here
+    v_shift bigint[];
     v_chunks bigint;
     v_some jsonb[];
     v_built jsonb[] := '{}';
@@ -184,9 +185,11 @@ BEGIN
       FROM _timescaledb_catalog.dimension_slice AS s
      WHERE s.dimension_id = _tidemark.time_dimension(p_hypertable);
     v_held := ARRAY(SELECT h FROM _tidemark.hold_memories(p_hypertable, p_series) AS h);
+    PERFORM set_config('tidemark.split_lapsed', '', true); -- see lapse_split()
     -- Lapses are counted before the rows are read: one that comes in between is one too many, and none is missed.
     FOR v_group IN
         SELECT p.quality_profile_id, p.step, p.market, array_agg(i.series ORDER BY p.n) AS series,
+               array_agg(p.asset_id ORDER BY p.n) AS assets,
                array_agg(i.ts ORDER BY p.n) AS newest_ts,
                array_agg(_tidemark.lapses_of(p_hypertable, i.series) ORDER BY p.n) AS lapses
           FROM _tidemark.series_profiles(v_target, p_series) AS p
@@ -201,20 +204,25 @@ BEGIN
            INTO v_read
           USING v_group.series, v_group.newest_ts, v_profile, v_group.step;
         CONTINUE WHEN v_read.island IS NULL;
+        v_shift := _tidemark.split_shifts(v_group.assets, v_read.island, v_read.ts, v_read.value, v_read.is_usable,
+                                          v_read.lowest, v_read.highest);
         SELECT b.* INTO v_begin
-          FROM _tidemark.beginnings(cardinality(v_group.series), v_read.first_island, v_read.first_ts, v_read.first_value,
-                                    v_profile, v_group.step) AS b;
+          FROM _tidemark.beginnings(
+                   cardinality(v_group.series), v_read.first_island, v_read.first_ts, v_read.first_value, v_profile,
+                   v_group.step, _tidemark.split_shifts(v_group.assets, v_read.first_island, v_read.first_ts,
+                                                        v_read.first_value, NULL, v_read.lowest, v_read.highest)
+               ) AS b;
         WITH built AS (
             UPDATE _tidemark.series_memory AS m
                SET newest_at = b.newest_at,
                    newest = b.recent[1],
-                   previous = b.recent[2],
+                   previous = b.previous,
                    volume = b.volumes[1],
                    previous_volume = b.volumes[2],
                    level_1 = (ln(b.recent[1]) * 1e7)::bigint,
-                   level_2 = (ln(b.recent[2]) * 1e7)::bigint,
-                   level_3 = (ln(b.recent[3]) * 1e7)::bigint,
-                   level_4 = (ln(b.recent[4]) * 1e7)::bigint,
+                   level_2 = (ln(b.recent[2]) * 1e7)::bigint + b.shifts[2] - b.shifts[1],
+                   level_3 = (ln(b.recent[3]) * 1e7)::bigint + b.shifts[3] - b.shifts[1],
+                   level_4 = (ln(b.recent[4]) * 1e7)::bigint + b.shifts[4] - b.shifts[1],
                    is_first = b.is_first,
                    row_count = cardinality(b.changes),
                    changes = b.changes,
@@ -231,6 +239,10 @@ BEGIN
                    quality_profile_id = v_group.quality_profile_id,
                    step = v_group.step,
                    market = v_group.market,
+                   split_from = (SELECT min(_tidemark.action_starts_at(a)) - interval '24 hours'
+                                   FROM public.corporate_actions AS a
+                                  WHERE a.asset_id = v_group.assets[b.island] AND a.status = 'confirmed'
+                                    AND _tidemark.action_starts_at(a) >= b.newest_at - interval '96 hours'),
                    is_live = clock_timestamp() <= b.newest_at + v_group.step
                                                   + _tidemark.allowed_lag(v_profile.allowed_lag, v_group.step)
                        OR _tidemark.was_live(v_target, m.series,
@@ -241,6 +253,8 @@ BEGIN
               FROM (
                 SELECT w.island, max(w.ts) AS newest_at,
                        array_agg(w.value ORDER BY w.ts DESC) FILTER (WHERE w.age <= 4) AS recent,
+                       array_agg(w.shift ORDER BY w.ts DESC) FILTER (WHERE w.age <= 4) AS shifts,
+                       max(w.previous) FILTER (WHERE w.age = 1) AS previous,
                        array_agg(w.volume ORDER BY w.ts DESC) FILTER (WHERE w.age <= 2) AS volumes,
                        bool_or(w.is_first) FILTER (WHERE w.age = 1) AS is_first,
                        coalesce(array_agg(w.base::integer ORDER BY w.ts) FILTER (WHERE w.age > 1), '{}') AS changes,
@@ -284,7 +298,7 @@ BEGIN
                                         THEN NULL
                                         ELSE f.change END AS base
                               FROM (
-                                SELECT c.island, c.ts, c.value, c.volume, c.previous, c.age,
+                                SELECT c.island, c.ts, c.value, c.shift, c.volume, c.previous, c.age,
                                        CASE WHEN c.level - c.level_1 > 90000000 THEN 90000000
                                             WHEN c.level - c.level_1 < -90000000 THEN -90000000
                                             ELSE c.level - c.level_1 END AS change,
@@ -294,13 +308,16 @@ BEGIN
                                             ELSE false END AS is_first
                                   FROM (
                                     SELECT v.*, lag(v.level) OVER by_time AS level_1,
-                                           lag(v.value) OVER by_time AS previous,
+                                           _tidemark.in_shares_of(lag(v.value) OVER by_time,
+                                                                  lag(v.shift) OVER by_time - v.shift) AS previous,
                                            lag(v.ts) OVER by_time AS previous_at
                                       FROM (
-                                        SELECT r.island, r.ts, r.value, r.volume, (ln(r.value) * 1e7)::bigint AS level,
+                                        SELECT r.island, r.ts, r.value, coalesce(r.shift, 0) AS shift, r.volume,
+                                               (ln(r.value) * 1e7)::bigint + coalesce(r.shift, 0) AS level,
                                                row_number() OVER (PARTITION BY r.island ORDER BY r.ts DESC) AS age
                                           FROM unnest(v_read.island, v_read.ts, v_read.value, v_read.is_usable,
-                                                      v_read.volume) AS r (island, ts, value, is_usable, volume)
+                                                      v_read.volume, v_shift)
+                                               AS r (island, ts, value, is_usable, volume, shift)
                                          WHERE r.is_usable
                                       ) AS v
                                     WINDOW by_time AS (PARTITION BY v.island ORDER BY v.ts)
@@ -467,6 +484,7 @@ BEGIN
            -- Somebody else's lapse in the meantime must not make up for one of this transaction.
            OR (v_has_lapsed AND m.lapses <> _tidemark.lapses_of(p_hypertable, r.series))
            OR (m.chunks <> r.chunks AND NOT _tidemark.has_chunks(r.dimension_id, m.chunks))
+           OR r.ts >= m.split_from -- a split may explain the change
            -- Where a series begins, its first rows are judged together, and the baselines with them: see beginnings().
            OR (m.kept_count <= (r.profile).min_samples AND m.row_count + 1 >= (r.profile).min_samples
                AND m.row_count < 2 * (r.profile).min_samples + 4)

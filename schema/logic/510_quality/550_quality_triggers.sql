@@ -175,6 +175,31 @@ FOR EACH STATEMENT EXECUTE FUNCTION _tidemark.lapse_all();
 COMMENT ON TRIGGER trg_lapse ON _tidemark.market_names IS 'Markets are found by their names.';
 ALTER TABLE _tidemark.market_names ENABLE ALWAYS TRIGGER trg_lapse;
 
+-- One lapse is enough for all that a transaction does to splits until it builds a memory, in remember().
+CREATE OR REPLACE FUNCTION _tidemark.lapse_split()
+    RETURNS trigger
+    LANGUAGE plpgsql
+    VOLATILE
+    SECURITY DEFINER
+    SET search_path = pg_catalog, pg_temp
+AS $func$
+BEGIN
+    IF coalesce(current_setting('tidemark.split_lapsed', true), '') <> 'on' THEN
+        PERFORM _tidemark.lapse(t.hypertable, NULL) FROM _tidemark.quality_targets AS t;
+        PERFORM set_config('tidemark.split_lapsed', 'on', true);
+    END IF;
+    RETURN NULL;
+END
+$func$;
+REVOKE ALL ON FUNCTION _tidemark.lapse_split() FROM public;
+COMMENT ON FUNCTION _tidemark.lapse_split() IS
+'Statement trigger on corporate_actions: what is remembered of all series is void.';
+
+CREATE OR REPLACE TRIGGER trg_lapse AFTER INSERT OR UPDATE OR DELETE OR TRUNCATE ON public.corporate_actions
+FOR EACH STATEMENT EXECUTE FUNCTION _tidemark.lapse_split();
+COMMENT ON TRIGGER trg_lapse ON public.corporate_actions IS 'Baselines contain no splits.';
+ALTER TABLE public.corporate_actions ENABLE ALWAYS TRIGGER trg_lapse;
+
 -- A row that was confirmed to be an error, or no longer is, counts otherwise in later baselines.
 CREATE OR REPLACE FUNCTION _tidemark.lapse_reviewed()
     RETURNS trigger

@@ -1,6 +1,7 @@
 -- Splits that are put right. Raw rows stay as they came; the views …_adjusted divide, when they are read, what was
 -- before a split by its ratio, so that an action that is loaded, corrected or rejected shows at once, on both editions
--- and in every aggregate. What the detector flagged because of a split is closed as expected, whichever comes first.
+-- and in every aggregate. What the detector flagged because of a split is closed as expected; where the split is known,
+-- it flags nothing, and no baseline contains it (split_shifts() in 530).
 
 -- The instant from which prices are those of the new shares.
 CREATE OR REPLACE FUNCTION _tidemark.action_starts_at(p_action public.corporate_actions)
@@ -8,12 +9,11 @@ CREATE OR REPLACE FUNCTION _tidemark.action_starts_at(p_action public.corporate_
     LANGUAGE sql
     IMMUTABLE
     PARALLEL SAFE
-    SET search_path = pg_catalog, pg_temp
 AS $func$
     SELECT coalesce(p_action.effective_at, p_action.ex_date::timestamp AT TIME ZONE 'UTC');
 $func$;
 COMMENT ON FUNCTION _tidemark.action_starts_at(public.corporate_actions) IS
-'Instant from which prices are those of the new shares.';
+'Instant from which prices are those of the new shares. Inlined.';
 
 -- What prices of an asset in a bar that ends at an instant are divided by, and volumes multiplied with: the ratios of
 -- what came at or after that. A bar in which it came counts as after it.
@@ -106,12 +106,11 @@ CREATE OR REPLACE FUNCTION _tidemark.ratio_explains(
     LANGUAGE sql
     IMMUTABLE
     PARALLEL SAFE
-    SET search_path = pg_catalog, pg_temp
 AS $func$
     SELECT abs(p_observed + ln(p_ratio::double precision)) < least(0.25, abs(ln(p_ratio::double precision)) / 2);
 $func$;
 COMMENT ON FUNCTION _tidemark.ratio_explains(numeric, double precision) IS
-'Whether the ratio of a split explains a change of logarithms.';
+'Whether the ratio of a split explains a change of logarithms. Inlined.';
 
 -- Whether a confirmed action explains what was observed in a series: on its date or, where nothing was traded then,
 -- within four days.
@@ -124,7 +123,6 @@ CREATE OR REPLACE FUNCTION _tidemark.is_explained(
     LANGUAGE sql
     IMMUTABLE
     PARALLEL SAFE
-    SET search_path = pg_catalog, pg_temp
 AS $func$
     SELECT p_action.status = 'confirmed'
        AND p_timestamp BETWEEN _tidemark.action_starts_at(p_action) - interval '24 hours'
@@ -132,7 +130,28 @@ AS $func$
        AND _tidemark.ratio_explains(p_action.ratio, p_observed);
 $func$;
 COMMENT ON FUNCTION _tidemark.is_explained(public.corporate_actions, timestamptz, double precision) IS
-'Whether a confirmed action explains a change of logarithms at an instant.';
+'Whether a confirmed action explains a change of logarithms at an instant. Inlined.';
+
+-- What is added to a change of logarithms, in 1e-7, because a confirmed split of the asset explains it; no row
+-- where none does.
+CREATE OR REPLACE FUNCTION _tidemark.split_at(
+    p_asset_id uuid,
+    p_ts timestamptz,
+    p_observed double precision
+)
+    RETURNS TABLE (jump bigint)
+    LANGUAGE sql
+    STABLE
+AS $func$
+    SELECT round(1e7 * ln(a.ratio))::bigint
+      FROM public.corporate_actions AS a
+     WHERE a.asset_id = p_asset_id
+       AND _tidemark.is_explained(a, p_ts, p_observed)
+     ORDER BY abs(p_observed + ln(a.ratio::double precision)), a.action_id
+     LIMIT 1;
+$func$;
+COMMENT ON FUNCTION _tidemark.split_at(uuid, timestamptz, double precision) IS
+'What is added to a change of logarithms because a split explains it, in 1e-7. Inlined.';
 
 -- Row trigger of anomalies, before INSERT: one that is explained already waits for nobody.
 CREATE OR REPLACE FUNCTION _tidemark.explain_anomaly()
@@ -184,7 +203,9 @@ BEGIN
                 OR a.source_id IN (SELECT s.source_id FROM public.sources AS s WHERE s.asset_id = OLD.asset_id))
            AND a.status = 'expected'
            AND a.reviewed_by = OLD.source AND a.notes = format('%s %s', OLD.kind, OLD.ratio)
-           AND _tidemark.is_explained(OLD, a.timestamp, a.observed);
+           -- Judged since, it shows what is left without the split.
+           AND a.timestamp BETWEEN _tidemark.action_starts_at(OLD) - interval '24 hours'
+                               AND _tidemark.action_starts_at(OLD) + interval '96 hours';
     END IF;
     IF TG_OP <> 'DELETE' THEN
         UPDATE public.anomalies AS a
