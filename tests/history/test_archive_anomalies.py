@@ -8,6 +8,7 @@ from __future__ import annotations
 import csv
 import gzip
 import importlib.util
+import itertools
 import math
 import os
 import random
@@ -77,7 +78,7 @@ def _wrong(rows: list[Row], dice: random.Random, share: float = 0.015) -> list[R
 
 def _walk(dice: random.Random, tick: float) -> list[Row]:
     """A new series, which moves by ticks and stands still for a share of its rows."""
-    price, rows, rests = 10.0, [], dice.choice((0, 0, 0.3, 0.6, 0.9))
+    price, rows, rests = 10.0, [], dice.choice((0, 0.6, 0.9))
     for i in range(dice.randrange(33, 220)):
         first = round(price / tick) * tick
         price *= math.exp(dice.gauss(0, 0.004) * (dice.random() >= rests) * dice.choice((1, 1, 1, 4)))
@@ -110,18 +111,30 @@ def _odd(dice: random.Random) -> list[list[Row]]:
     short = [(at + i * DAY, p, p, p, p, 1) for i, p in enumerate([10 + math.sin(i) / 9 for i in range(32)])]
     short[4] = (short[4][0], 99, 99, 99, 99, 1)
     walks = [_wrong(_walk(dice, dice.choice((1e-9, 0.01, 0.05))), dice, 0.06) for _ in range(40)]
-    # Of most of these only the close is known.
-    closes = [(at, *(None,) * 3, c, None) if n % 4 else (at, o, h * 1.2 ** (n % 40 == 0), lo, c, v)
-              for n, (at, o, h, lo, c, v) in enumerate(walks[0] + [(r[0] + 300 * DAY, *r[1:]) for r in walks[1]])]
+    # Of most of these only the close is known: a high that is far off has no baseline.
+    closes = [(at, *(None,) * 3, c, None) if n % 4 else (at, o, h * 1.5 ** (n == 160), lo, c, v)
+              for n, (at, o, h, lo, c, v) in enumerate(_stocks()[1])]
     return [*walks, closes, _halves(), flat, same, short, short[:31], short[:2]]
 
 
-def _hours() -> list[Row]:
-    """Real hourly bars of EURUSD."""
+def _hours(dice: random.Random) -> list[Row]:
+    """Real hourly bars of EURUSD, some wrong: opens after pauses of two and three bars, highs after long ones."""
     data = Path(importlib.util.find_spec("gym_anytrading").submodule_search_locations[0], "datasets", "data")
     with (data / "FOREX_EURUSD_1H_ASK.csv").open() as lines:
-        return [(datetime.strptime(next(iter(row.values())), "%d.%m.%Y %H:%M:%S.%f").replace(tzinfo=UTC),
-                 *(float(row[c]) for c in ("Open", "High", "Low", "Close", "Volume"))) for row in csv.DictReader(lines)]
+        rows = [(datetime.strptime(next(iter(row.values())), "%d.%m.%Y %H:%M:%S.%f").replace(tzinfo=UTC),
+                 *(float(row[c]) for c in ("Open", "High", "Low", "Close", "Volume")))
+                for row in itertools.islice(csv.DictReader(lines), 2000)]
+    rows = _wrong(rows, dice, 0.06)
+    for i in range(1940, 100, -90):
+        at, o, h, lo, c, v = rows[i]
+        if None not in rows[i] + rows[i - 45] + rows[i - 46]:
+            rows[i] = at, o * 1.1, h, lo, c, v
+            at, o, h, lo, c, v = rows[i - 46]
+            rows[i - 46] = at, o, h * 1.03, lo, c, v
+            at, o, h, lo, c, v = rows[i - 45]
+            rows[i - 45] = at, o, h * 1.05, lo, c, v
+            del rows[i - 1 - i // 90 % 2 : i]
+    return rows
 
 
 @pytest.fixture
@@ -130,7 +143,7 @@ def archived(db, tmp_path):
     what rescore() had found of each of these but the scalars, before all it had found of source 1 was confirmed."""
     dice = random.Random(15)
     series = dict(enumerate([_wrong(rows, dice) for rows in _stocks()[:3]] + _odd(dice), 1))
-    hours = {n: [row for row in _wrong(_hours()[n : n + 2000], dice, 0.08) if dice.random() > 0.05] for n in (101, 102)}
+    hours = {n: _hours(dice) for n in (101, 102)}
     with db.connect() as connection:
         connection.execute("SET tidemark.ingest_mode = 'backfill'")
         connection.execute("SELECT set_config('tidemark.reason', 'a test', false)")
