@@ -244,9 +244,7 @@ def test_pyspark_finds_in_an_archive_what_rescore_found(archived, monkeypatch):
     archive, expected = archived
     monkeypatch.setenv("SPARK_LOCAL_IP", "127.0.0.1")
     spark = (sql.SparkSession.builder.master("local[1]").config("spark.sql.session.timeZone", "UTC")
-             .config("spark.ui.enabled", "false").config("spark.sql.shuffle.partitions", 1)
-             # To compile a text this long takes longer than to go through a few thousand rows.
-             .config("spark.sql.codegen.wholeStage", "false").getOrCreate())
+             .config("spark.ui.enabled", "false").config("spark.sql.shuffle.partitions", 1).getOrCreate())
     try:
         for (table, rows, text), found in list(zip(PARTS, expected, strict=True))[:2]:
             spark.read.parquet(f"{archive}/hypertable={table}").createOrReplaceTempView("archived")
