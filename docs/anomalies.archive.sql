@@ -1,6 +1,6 @@
 -- What rescore() finds in bars, over archived rows, in the SQL that DuckDB and Spark share: the detector of quality.md
--- (lr2p-2) for log_return, without sessions. The session's time zone has to be UTC. beyond-one-machine.md says what is
--- the same as in the database and what is not.
+-- (lr2p-2) for log_return, without sessions and known splits. The session's time zone has to be UTC.
+-- beyond-one-machine.md says what is the same as in the database and what is not.
 WITH profile AS (
     -- Figures of the quality_profiles that the series have; bar_length is that of the source's interval, 0 where it
     -- names none. baseline_rows also stands in the windows below, as 100, and twice that as 200: a frame has to be a
