@@ -148,8 +148,9 @@ WITH profile AS (
     SELECT s.*,
            CASE WHEN base_rows < p.min_samples THEN base
                 WHEN abs(base - CAST(base_sum AS double) / nullif(base_rows, 0))
-                     <= 4 * greatest(sqrt(greatest(base_squares - CAST(base_sum AS double) * base_sum / nullif(base_rows, 0),
-                                                   0e0) / nullif(base_rows - 1, 0)), floor)
+                     <= 4 * greatest(
+                                sqrt(greatest(base_squares - CAST(base_sum AS double) * base_sum / nullif(base_rows, 0),
+                                              0e0) / nullif(base_rows - 1, 0)), floor)
                 THEN base END AS kept
       FROM pass_1 AS s
      CROSS JOIN profile AS p
@@ -181,8 +182,8 @@ WITH profile AS (
            CASE WHEN kept_rows >= p.min_samples THEN CAST(kept_sum AS double) / nullif(kept_rows, 0) ELSE first_mean
            END AS mean,
            CASE WHEN kept_rows >= p.min_samples
-                THEN greatest(sqrt(greatest(kept_squares - CAST(kept_sum AS double) * kept_sum / nullif(kept_rows, 0), 0e0)
-                                   / nullif(kept_rows - 1, 0)),
+                THEN greatest(sqrt(greatest(kept_squares - CAST(kept_sum AS double) * kept_sum / nullif(kept_rows, 0),
+                                            0e0) / nullif(kept_rows - 1, 0)),
                               sqrt(greatest(squares_20 - CAST(sum_20 AS double) * sum_20 / nullif(rows_20, 0), 0e0)
                                    / nullif(rows_20 - 1, 0)),
                               floor)
