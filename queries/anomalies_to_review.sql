@@ -1,4 +1,4 @@
--- Which anomalies has nobody looked at?
+-- Which anomalies may be errors and has nobody looked at?
 -- parameters: count integer = 50
 -- columns: anomaly_id bigint, table_name text, series text, timestamp timestamptz, severity anomaly_severity,
 --   kind anomaly_kind, z_score double precision, value double precision, field text
@@ -16,5 +16,6 @@ SELECT n.anomaly_id,
   LEFT JOIN public.sources AS s ON s.source_id = n.source_id
   LEFT JOIN public.assets AS a ON a.asset_id = n.asset_id
  WHERE n.status = 'open'
+   AND n.is_doubtful IS NOT FALSE
  ORDER BY n.severity DESC, n.timestamp DESC, n.anomaly_id DESC
  LIMIT :count;

@@ -1,6 +1,7 @@
 -- Which episodes of anomalies wait for a reviewer, or ended with another verdict?
 -- parameters: status anomaly_status = open, symbol text in assets.symbol = , source text in sources.name = ,
---   table text in relations = , severity anomaly_severity = anomaly, since timestamptz = -infinity, count bigint = 20
+--   table text in relations = , severity anomaly_severity = anomaly, since timestamptz = -infinity,
+--   held boolean = false, count bigint = 20
 -- columns: episode_id bigint, table_name text, series text, starts_at timestamptz, ends_at timestamptz,
 --   anomalies bigint, of_status bigint, severity anomaly_severity, kind anomaly_kind, z_score double precision,
 --   fields text
@@ -32,8 +33,14 @@ SELECT e.episode_id,
                (array_agg(n.z_score ORDER BY abs(n.z_score) DESC))[1] AS z_score,
                string_agg(DISTINCT n.field, ', ') AS fields
           FROM public.anomalies AS n
-         WHERE n.episode_id IN (SELECT o.episode_id FROM public.anomalies AS o WHERE o.status = :'status')
-            OR (n.episode_id IS NULL AND n.status = :'status')
+         WHERE n.episode_id IN (
+                   SELECT o.episode_id
+                     FROM public.anomalies AS o
+                    WHERE o.status = :'status'
+                      AND (o.status <> 'open' OR o.is_doubtful IS NOT FALSE OR :'held')
+               )
+            OR (n.episode_id IS NULL AND n.status = :'status'
+                AND (n.status <> 'open' OR n.is_doubtful IS NOT FALSE OR :'held'))
          GROUP BY coalesce(n.episode_id, n.anomaly_id)
        ) AS e
   LEFT JOIN public.sources AS s ON s.source_id = e.source_id

@@ -3,7 +3,7 @@
 -- columns: episode_id bigint, series text, table_name text, source_id integer, asset_id uuid,
 --   interval candle_interval, starts_at timestamptz, ends_at timestamptz, waiting bigint, severity anomaly_severity,
 --   kind anomaly_kind, z_score double precision, fields text, total bigint
--- cost: the anomalies of the episodes that nobody has reviewed; total says how many episodes there are
+-- cost: the anomalies of the episodes that may be errors and nobody has reviewed; total says how many there are
 SELECT q.episode_id,
        coalesce(s.name, concat_ws(' ', a.symbol, a.exchange, q.interval)) AS series,
        q.table_name,

@@ -607,11 +607,12 @@ def anomalies() -> None:
 @click.option("--table", help="Only this hypertable's.")
 @click.option("--severity", type=click.Choice(["anomaly", "black_swan"]), help="At least this.  [default: anomaly]")
 @click.option("--since", help="Only those that reach past this time.")
+@click.option("--held", is_flag=True, default=None, help="Open ones that the rows after them bear out, too.")
 @click.option("--limit", "count", type=click.IntRange(0, 2**63 - 1), help="How many episodes.  [default: 20]")
 @click.option("--csv", "as_csv", is_flag=True, help="Print CSV.")
 @json_option
 def anomalies_list(as_csv: bool, as_json: bool, **filters: Any) -> None:
-    """Open episodes, largest first."""
+    """Open episodes that may be errors, largest first."""
     values = {name: str(value) for name, value in filters.items() if value is not None}
     _answer("anomaly_episodes", values, as_csv=as_csv, as_json=as_json)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from . import Mutation, rewritten, rewritten_view
 
 SCORE, RULES = "quality/test_quality_score.py", "quality/test_quality_rules.py"
-DETECTOR, REVIEW = "quality/test_quality_detector.py", "quality/test_quality_review.py"
+DETECTOR, REVIEW, DOUBTFUL = (f"quality/test_quality_{name}.py" for name in ("detector", "review", "doubtful"))
 ATTACH, SESSIONS = "quality/test_quality_attach.py", "quality/test_quality_sessions.py"
 MEMORY, OF_BARS = "quality/test_quality_memory.py", "quality/test_quality_fields.py"
 ACCEPTANCE, GAPS, CALENDAR = "quality/test_quality_acceptance.py", "test_gaps.py", "test_calendar.py"
@@ -190,7 +190,17 @@ MUTATIONS = [
              rewritten_view("quality_report", "g.day,", "g.day + '00:00:00'::interval AS day,"), REVIEW,
              "reads_the_chunks"),
     Mutation("quality 7", "the queue shows what was reviewed",
-             rewritten_view("anomaly_queue", "WHERE (o.status = 'open'::anomaly_status)", ""), REVIEW, "queue_shows"),
+             rewritten_view("anomaly_queue", "(o.status = 'open'::anomaly_status)", "true"), REVIEW, "queue_shows"),
+    Mutation("quality 7", "the queue shows moves that the market made",
+             rewritten_view("anomaly_queue", "AND (o.is_doubtful IS NOT FALSE)", ""), DOUBTFUL, "stays_is_for_nobody"),
+    Mutation("quality 7", "the newest row tells whether a move stays",
+             rewritten("_tidemark.decide_doubtful", "n.row_count < 2", "n.row_count < 1"), DOUBTFUL,
+             "forms_says_nothing"),
+    Mutation("quality 7", "an open that came back says nothing",
+             rewritten("_tidemark.decide_doubtful", "n.first_value) - ln(i.value)", "n.next_value) - ln(i.value)"),
+             DOUBTFUL, "must_come_back_further"),
+    Mutation("quality 7", "rows that came before are not decided by the next",
+             rewritten("_tidemark.decide_doubtful", "LIMIT 2)", "LIMIT 0)"), DOUBTFUL, "once_another_has_come"),
     Mutation("quality 7", "the queue begins with the smallest",
              rewritten_view("anomaly_queue", " DESC, ", ", "), REVIEW,
              "queue_shows"),

@@ -912,6 +912,18 @@ BEGIN
                                         'log_return'::public.change_transform AS transform) AS p;
         SELECT r.row_count, r.series, r.ts, r.ts INTO v_row_count, v_series, v_from, v_to
           FROM _tidemark.recall('public.timeseries_data'::regclass, v_rows, false, v_is_live, v_now) AS r;
+        -- What these rows say of the anomalies right before them.
+        IF v_row_count > 0 AND EXISTS (
+            SELECT FROM public.anomalies AS a WHERE a.table_name = 'timeseries_data' AND a.is_doubtful IS NULL
+        ) THEN
+            PERFORM _tidemark.decide_doubtful(
+                        'public.timeseries_data'::regclass, array_agg(i.series), array_agg(i.ts), array_agg(i.ts)
+                    )
+               FROM (SELECT jsonb_build_object('source_id', d.source_id) AS series, min(d."timestamp") AS ts FROM new_rows AS d GROUP BY 1) AS i
+              WHERE EXISTS (SELECT FROM public.anomalies AS a
+                             WHERE a.table_name = 'timeseries_data' AND a.series = i.series AND a.is_doubtful IS NULL)
+             HAVING count(*) > 0;
+        END IF;
         IF v_row_count > 0 AND v_series IS NULL THEN
             RETURN NULL;
         END IF;
@@ -1134,6 +1146,18 @@ BEGIN
                                         'log_return'::public.change_transform AS transform) AS p;
         SELECT r.row_count, r.series, r.ts, r.ts INTO v_row_count, v_series, v_from, v_to
           FROM _tidemark.recall('public.timeseries_data'::regclass, v_rows, true, v_is_live, v_now) AS r;
+        -- What these rows say of the anomalies right before them.
+        IF v_row_count > 0 AND EXISTS (
+            SELECT FROM public.anomalies AS a WHERE a.table_name = 'timeseries_data' AND a.is_doubtful IS NULL
+        ) THEN
+            PERFORM _tidemark.decide_doubtful(
+                        'public.timeseries_data'::regclass, array_agg(i.series), array_agg(i.ts), array_agg(i.ts)
+                    )
+               FROM (SELECT jsonb_build_object('source_id', d.source_id) AS series, min(d."timestamp") AS ts FROM new_rows AS d GROUP BY 1) AS i
+              WHERE EXISTS (SELECT FROM public.anomalies AS a
+                             WHERE a.table_name = 'timeseries_data' AND a.series = i.series AND a.is_doubtful IS NULL)
+             HAVING count(*) > 0;
+        END IF;
         IF v_row_count > 0 AND v_series IS NULL THEN
             RETURN NULL;
         END IF;

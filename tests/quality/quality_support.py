@@ -128,7 +128,7 @@ def everything(
         ).fetchall(),
         "anomalies": connection.execute(
             "SELECT a.series::text, a.timestamp, a.severity, a.z_score, a.value, a.observed, a.expected, a.deviation,"
-            " a.scale, a.samples, a.kind, a.field, a.status, e.timestamp FROM anomalies AS a"
+            " a.scale, a.samples, a.kind, a.field, a.is_doubtful, a.status, e.timestamp FROM anomalies AS a"
             " LEFT JOIN anomalies AS e ON e.anomaly_id = a.episode_id WHERE a.table_name = %s ORDER BY 1, 2",
             [table],
         ).fetchall(),

@@ -298,6 +298,7 @@ DECLARE
     v_lowest timestamptz := 'infinity';
     v_highest timestamptz := '-infinity';
     v_verdicts _tidemark.verdict[] := '{}';
+    v_changed bigint := 0;
 BEGIN
     SELECT t.* INTO STRICT v_target FROM _tidemark.quality_targets AS t WHERE t.hypertable = p_hypertable;
     FOR v_group IN
@@ -368,10 +369,13 @@ BEGIN
             );
         END IF;
     END LOOP;
-    IF v_verdicts = '{}' THEN
-        RETURN 0;
+    IF v_verdicts <> '{}' THEN
+        v_changed := _tidemark.write_verdicts(v_target, v_verdicts, v_lowest, v_highest);
     END IF;
-    RETURN _tidemark.write_verdicts(v_target, v_verdicts, v_lowest, v_highest);
+    PERFORM _tidemark.decide_doubtful(
+        p_hypertable, p_series, p_from, ARRAY(SELECT greatest(t, v_highest) FROM unnest(p_to) AS t)
+    );
+    RETURN v_changed;
 END
 $func$;
 COMMENT ON FUNCTION _tidemark.judge_islands(

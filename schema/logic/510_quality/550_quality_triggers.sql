@@ -366,6 +366,18 @@ BEGIN@begin@
                                         'log_return'::public.change_transform AS transform) AS p;
         SELECT r.row_count, r.series, r.ts, r.ts INTO v_row_count, v_series, v_from, v_to
           FROM _tidemark.recall(@table_literal@::regclass, v_rows, @is_insert@, v_is_live, v_now) AS r;
+        -- What these rows say of the anomalies right before them.
+        IF v_row_count > 0 AND EXISTS (
+            SELECT FROM public.anomalies AS a WHERE a.table_name = @label@ AND a.is_doubtful IS NULL
+        ) THEN
+            PERFORM _tidemark.decide_doubtful(
+                        @table_literal@::regclass, array_agg(i.series), array_agg(i.ts), array_agg(i.ts)
+                    )
+               FROM (SELECT @series@ AS series, min(d.@time@) AS ts FROM new_rows AS d GROUP BY 1) AS i
+              WHERE EXISTS (SELECT FROM public.anomalies AS a
+                             WHERE a.table_name = @label@ AND a.series = i.series AND a.is_doubtful IS NULL)
+             HAVING count(*) > 0;
+        END IF;
         IF v_row_count > 0 AND v_series IS NULL THEN
             RETURN NULL;
         END IF;

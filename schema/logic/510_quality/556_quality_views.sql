@@ -65,15 +65,18 @@ CREATE OR REPLACE VIEW public.anomaly_queue AS
 SELECT coalesce(a.episode_id, a.anomaly_id) AS episode_id, min(a.table_name) AS table_name,
        (array_agg(a.series))[1] AS series, min(a.source_id) AS source_id, (array_agg(a.asset_id))[1] AS asset_id,
        min(a.interval) AS interval, min(a.timestamp) AS starts_at, max(a.timestamp) AS ends_at, count(*) AS anomalies,
-       count(*) FILTER (WHERE a.status = 'open') AS waiting, max(a.severity) AS severity, max(a.kind) AS kind,
+       count(*) FILTER (WHERE a.status = 'open' AND a.is_doubtful IS NOT FALSE) AS waiting,
+       max(a.severity) AS severity, max(a.kind) AS kind,
        (array_agg(a.z_score ORDER BY abs(a.z_score) DESC))[1] AS z_score,
        string_agg(DISTINCT a.field, ', ') AS fields
   FROM public.anomalies AS a
- WHERE a.episode_id IN (SELECT o.episode_id FROM public.anomalies AS o WHERE o.status = 'open')
-    OR (a.episode_id IS NULL AND a.status = 'open')
+ WHERE a.episode_id IN (SELECT o.episode_id FROM public.anomalies AS o
+                         WHERE o.status = 'open' AND o.is_doubtful IS NOT FALSE)
+    OR (a.episode_id IS NULL AND a.status = 'open' AND a.is_doubtful IS NOT FALSE)
  GROUP BY coalesce(a.episode_id, a.anomaly_id)
  ORDER BY max(abs(a.z_score)) DESC, coalesce(a.episode_id, a.anomaly_id);
-COMMENT ON VIEW public.anomaly_queue IS 'Episodes with anomalies that nobody has reviewed, largest first.';
+COMMENT ON VIEW public.anomaly_queue IS
+'Episodes with anomalies that may be errors and nobody has reviewed, largest first.';
 COMMENT ON COLUMN public.anomaly_queue.episode_id IS 'First anomaly of the episode.';
 COMMENT ON COLUMN public.anomaly_queue.table_name IS 'Hypertable.';
 COMMENT ON COLUMN public.anomaly_queue.series IS 'Key of the series without the time.';
@@ -83,7 +86,7 @@ COMMENT ON COLUMN public.anomaly_queue.interval IS 'Bar length, where the series
 COMMENT ON COLUMN public.anomaly_queue.starts_at IS 'Its first flagged row.';
 COMMENT ON COLUMN public.anomaly_queue.ends_at IS 'Its last flagged row.';
 COMMENT ON COLUMN public.anomaly_queue.anomalies IS 'Flagged rows in it.';
-COMMENT ON COLUMN public.anomaly_queue.waiting IS 'How many of them nobody has reviewed.';
+COMMENT ON COLUMN public.anomaly_queue.waiting IS 'How many of them may be errors and are not reviewed.';
 COMMENT ON COLUMN public.anomaly_queue.severity IS 'The worst of them.';
 COMMENT ON COLUMN public.anomaly_queue.kind IS 'split_candidate where any of them looks like a split.';
 COMMENT ON COLUMN public.anomaly_queue.z_score IS 'The largest z-score in magnitude.';
