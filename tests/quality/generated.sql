@@ -58,7 +58,7 @@ BEGIN
       FROM (
         SELECT e.*,
                CASE WHEN e.is_candidate THEN
-                   CASE WHEN abs(e.deviation::double precision) < abs(e.change::double precision - e.mean)
+                   CASE WHEN abs(e.deviation::double precision) < abs(e.change::double precision - e.mean) AND NOT v_is_level
                         THEN e.deviation::double precision ELSE e.change::double precision - e.mean END / e.scale
                END AS z_score
           FROM (
@@ -72,7 +72,7 @@ BEGIN
                 SELECT w.*,
                        CASE WHEN w.is_first THEN false
                             WHEN w.samples >= v_min_samples
-                            THEN w.deviation::double precision * w.deviation::double precision * (w.samples - 1)
+                            THEN v_is_level OR w.deviation::double precision * w.deviation::double precision * (w.samples - 1)
                                  > 0.99 * v_anomaly_z * v_anomaly_z * (w.kept_squares - w.kept_sum * w.kept_sum / nullif(w.samples, 0))::double precision
                             ELSE w.ts <= v_judged_to[w.island] AND NOT w.is_given END IS TRUE AS is_candidate,
                        w.samples < v_min_samples AS is_early,

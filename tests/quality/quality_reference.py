@@ -113,7 +113,7 @@ def judge(
         before = sorted(levels[max(0, i - 3) : i])
         deviation = None if len(before) < 2 else levels[i] - (levels[i - 2] if len(before) == 2 else before[1])
         distance = change - mean
-        if deviation is not None and abs(deviation) < abs(distance):
+        if deviation is not None and abs(deviation) < abs(distance) and transform != "level":
             distance = deviation
         previous = price(i - 1, i) if is_log and i else 1
         window = [k for k in range(max(1, i - 2 * baseline), i) if shifts[k] == shifts[k - 1]]

@@ -8,7 +8,7 @@
 --     pass 2: mean m, deviation s and number n of what is left in the N rows before; s20 likewise over 20 rows
 --     scale S = greatest(s, s20, floor), where floor = greatest(tick_size / previous, scale_floor); and where z would
 --               be flagged, also s5, of the five changes before, and the smallest move of the 2 N rows before
---     z = (r - m or d, whichever is smaller in magnitude) / S
+--     z = (r - m or d, whichever is smaller in magnitude; of levels r - m) / S
 --
 -- Where a series begins there is no such baseline: beginnings() says what its first rows are judged by. A change that a
 -- confirmed split explains counts as what is left of it without the split: split_shifts() says by how much the
@@ -394,7 +394,7 @@ BEGIN
       FROM (
         SELECT e.*,
                CASE WHEN e.is_candidate THEN
-                   CASE WHEN abs(e.deviation::double precision) < abs(e.change::double precision - e.mean)
+                   CASE WHEN abs(e.deviation::double precision) < abs(e.change::double precision - e.mean)@unless_level@
                         THEN e.deviation::double precision ELSE e.change::double precision - e.mean END / e.scale
                END AS z_score
           FROM (
@@ -408,7 +408,7 @@ BEGIN
                 SELECT w.*,
                        CASE WHEN w.is_first THEN false
                             WHEN w.samples >= v_min_samples
-                            THEN w.deviation::double precision * w.deviation::double precision * (w.samples - 1)
+                            THEN @is_level_or@w.deviation::double precision * w.deviation::double precision * (w.samples - 1)
                                  > 0.99 * v_anomaly_z * v_anomaly_z * @squares@
                             ELSE w.ts <= v_judged_to[w.island] AND NOT w.is_given END IS TRUE AS is_candidate,
                        w.samples < v_min_samples AS is_early,
@@ -542,6 +542,8 @@ BEGIN
 END
 $detector$, jsonb_build_object(
         'unit', CASE WHEN p_is_log THEN '1e7' ELSE '1' END,
+        'unless_level', CASE WHEN p_is_log THEN '' ELSE ' AND NOT v_is_level' END,
+        'is_level_or', CASE WHEN p_is_log THEN '' ELSE 'v_is_level OR ' END,
         'sum', CASE WHEN p_is_log THEN '_tidemark.moving_sum' ELSE 'sum' END,
         'reference', CASE WHEN p_is_log THEN 'exp((f.level - f.deviation)::double precision / 1e7)'
                           ELSE '(f.level - f.deviation)::double precision' END,

@@ -104,36 +104,37 @@ $func$;
 COMMENT ON FUNCTION _tidemark.record_verdicts(_tidemark.quality_targets, _tidemark.verdict []) IS
 'Stores the penalties and anomalies of rows of a hypertable; returns the identities of the new ones.';
 
--- How many rows, but no more than 21, lie after the one instant and not after the other in each series.
-CREATE OR REPLACE FUNCTION _tidemark.rows_between(
+-- Whether more than a number of rows lie after the one instant and not after the other in each series.
+CREATE OR REPLACE FUNCTION _tidemark.are_apart(
     p_target _tidemark.quality_targets,
     p_series jsonb[],
     p_after timestamptz[],
     p_until timestamptz[],
+    p_most integer[],
     p_lowest timestamptz,
     p_highest timestamptz
 )
-    RETURNS TABLE (n bigint, row_count bigint)
+    RETURNS TABLE (n bigint, is_apart boolean)
     LANGUAGE plpgsql
     STABLE
     SET search_path = pg_catalog, pg_temp
 AS $func$
 BEGIN
     RETURN QUERY EXECUTE format(
-        'SELECT i.n, (SELECT count(*) FROM (SELECT FROM %1$s AS d WHERE %2$s AND d.%3$I > i.after AND d.%3$I <= i.until'
-        ' AND d.%3$I >= $4 AND d.%3$I <= $5 LIMIT 21) AS r)'
-        ' FROM unnest($1, $2, $3) WITH ORDINALITY AS i (series, after, until, n) WHERE i.after IS NOT NULL',
+        'SELECT i.n, EXISTS (SELECT FROM %1$s AS d WHERE %2$s AND d.%3$I > i.after AND d.%3$I <= i.until'
+        ' AND d.%3$I >= $5 AND d.%3$I <= $6 OFFSET i.most)'
+        ' FROM unnest($1, $2, $3, $4) WITH ORDINALITY AS i (series, after, until, most, n) WHERE i.after IS NOT NULL',
         p_target.hypertable::text, _tidemark.is_of_series(p_target, 'i.series'), p_target.time_column
-    ) USING p_series, p_after, p_until, p_lowest, p_highest;
+    ) USING p_series, p_after, p_until, p_most, p_lowest, p_highest;
 END
 $func$;
-COMMENT ON FUNCTION _tidemark.rows_between(
-    _tidemark.quality_targets, jsonb [], timestamptz [], timestamptz [], timestamptz, timestamptz
-) IS 'How many rows, up to 21, lie between two instants of each series.';
+COMMENT ON FUNCTION _tidemark.are_apart(
+    _tidemark.quality_targets, jsonb [], timestamptz [], timestamptz [], integer [], timestamptz, timestamptz
+) IS 'Whether more than a number of rows lie between two instants of each series.';
 
--- Puts anomalies into episodes: an anomaly at most 20 rows after the one before it in its series belongs to the same
--- episode, which goes by its first anomaly. A verdict on one row can start, end, join or cut episodes around it, but
--- never more than 20 rows away.
+-- Puts anomalies into episodes: an anomaly at most as many rows as the profile says (episode_rows) after the one before
+-- it in its series belongs to the same episode, which goes by its first anomaly. A verdict on one row can start, end,
+-- join or cut episodes around it, but never more rows away than these.
 CREATE OR REPLACE FUNCTION _tidemark.link_episodes(
     p_target _tidemark.quality_targets,
     p_verdicts _tidemark.verdict[],
@@ -153,10 +154,17 @@ DECLARE
     v_payload jsonb;
 BEGIN
     -- Anomalies of the series from the first verdict on, up to where rows were judged, with the episode each follows.
-    WITH touched AS MATERIALIZED (
-        SELECT v.series, min(v.ts) AS starts_at FROM unnest(p_verdicts) AS v GROUP BY v.series
+    WITH verdicts AS MATERIALIZED (
+        SELECT array_agg(g.series) AS series, array_agg(g.starts_at) AS starts
+          FROM (SELECT v.series, min(v.ts) AS starts_at FROM unnest(p_verdicts) AS v GROUP BY v.series) AS g
+    ), touched AS MATERIALIZED (
+        SELECT i.series, i.starts_at, q.episode_rows
+          FROM verdicts AS v
+         CROSS JOIN LATERAL unnest(v.series, v.starts) WITH ORDINALITY AS i (series, starts_at, n)
+          JOIN LATERAL _tidemark.series_profiles(p_target, v.series) AS p ON p.n = i.n
+          JOIN public.quality_profiles AS q ON q.quality_profile_id = p.quality_profile_id
     ), scope AS MATERIALIZED (
-        SELECT a.*,
+        SELECT a.*, t.episode_rows,
                coalesce(lag(a.timestamp) OVER (PARTITION BY a.series ORDER BY a.timestamp), b.timestamp) AS previous_at,
                b.episode_id AS episode_before
           FROM touched AS t
@@ -175,12 +183,13 @@ BEGIN
                    OFFSET 0
                ) AS a
     ), headed AS MATERIALIZED (
-        SELECT a.*, a.previous_at IS NULL OR c.row_count > 20 AS is_head
+        SELECT a.*, a.previous_at IS NULL OR c.is_apart AS is_head
           FROM (SELECT s.*, row_number() OVER () AS n FROM scope AS s) AS a
-          LEFT JOIN _tidemark.rows_between(
+          LEFT JOIN _tidemark.are_apart(
                    p_target,
                    ARRAY(SELECT s.series FROM scope AS s), ARRAY(SELECT s.previous_at FROM scope AS s),
-                   ARRAY(SELECT s.timestamp FROM scope AS s), p_lowest, p_highest
+                   ARRAY(SELECT s.timestamp FROM scope AS s), ARRAY(SELECT s.episode_rows FROM scope AS s),
+                   p_lowest, p_highest
                ) AS c ON c.n = a.n
     ), numbered AS (
         SELECT h.*, count(*) FILTER (WHERE h.is_head) OVER (PARTITION BY h.series ORDER BY h.timestamp) AS episode
@@ -247,10 +256,10 @@ COMMENT ON FUNCTION _tidemark.link_episodes(
 ) IS 'Puts the anomalies of a hypertable into episodes, and announces new ones.';
 
 -- Says of the anomalies of periods of series, and of the last two before each, whether they may be errors, which is
--- what is_doubtful tells. A market's move stays and an error does not: a row whose move the next one takes back, by half
--- with its open or by four fifths with its value, is doubtful, and so is what may be a split or exceeds max_change. What
--- else of a bar stands out is, where it matters: from 1 % of the price on, a volume from 200 times the usual on. The
--- next row counts once there is another after it, so that it is not one that is still forming.
+-- what is_doubtful tells. A market's move stays and an error does not: a row whose move the next one takes back, by
+-- half with its open or by four fifths with its value, is doubtful, and so is what may be a split or exceeds
+-- max_change. What else of a bar stands out is, where it matters: from 1 % of the price on, a volume from 200 times the
+-- usual on. The next row counts once there is another after it, so that it is not one that is still forming.
 CREATE OR REPLACE FUNCTION _tidemark.decide_doubtful(
     p_hypertable regclass,
     p_series jsonb[],
