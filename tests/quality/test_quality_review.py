@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+import math
 from datetime import timedelta
 
 import psycopg
 import pytest
 from conftest import adder
-from quality_support import MINUTE, START, anomalies, bars, copy, everything, insert, scores, walk
+from quality_support import MINUTE, START, anomalies, bars, configure, copy, everything, insert, scores, walk
 from test_quality_detector import with_errors
 
 
@@ -33,6 +34,30 @@ def episodes(tx):
 def test_anomalies_up_to_twenty_rows_apart_are_one_episode(tx, add):
     copy(tx, bars(add("sources", interval="1m"), spiked(400, 150, 170, 190, 211, 300)))
     assert episodes(tx) == [[150, 170, 190], [211], [300]]
+
+
+@pytest.mark.parametrize(("apart", "expected"), [
+    (1, [[150], [170], [190], [230]]), (40, [[150, 170, 190, 230]]), (39, [[150, 170, 190], [230]]),
+])
+def test_the_profile_says_how_far_apart_they_may_be(tx, add, apart, expected):
+    rows = bars(add("sources", interval="1m", quality_profile_id=configure(
+        tx, "quality_profiles", episode_rows=apart, required_fields=["close"]
+    )), spiked(300, 150, 170, 190, 230))
+    copy(tx, rows[:140])
+    for row in rows[140:]:
+        insert(tx, [row])
+    assert episodes(tx) == expected
+    tx.execute("UPDATE anomalies SET episode_id = NULL")
+    tx.execute("SELECT rescore('timeseries_data')")
+    assert episodes(tx) == expected
+
+
+def test_a_level_that_stays_away_is_flagged_until_it_is_usual(tx, add):
+    profile = configure(tx, "quality_profiles", transform="level", required_fields=["value"])
+    values = [math.sin(i) + (30 if 200 <= i < 210 else 0) for i in range(240)]
+    source_id = add("sources", data_type="scalar", quality_profile_id=profile)
+    copy(tx, [(source_id, START + i * MINUTE, v) for i, v in enumerate(values)], columns="source_id, timestamp, value")
+    assert episodes(tx) == [list(range(200, 207))], "until the others of its height make it usual"
 
 
 def test_late_rows_join_and_cut_episodes(tx, add):
