@@ -483,6 +483,61 @@ BEGIN
 END
 $function$;
 
+CREATE OR REPLACE FUNCTION _tidemark.doubts_timeseries_data(p_target _tidemark.quality_targets, p_ids bigint[], p_series jsonb[])
+ RETURNS TABLE(anomaly_id bigint, is_doubtful boolean)
+ LANGUAGE plpgsql
+ SET search_path TO 'pg_catalog', 'pg_temp'
+ SET plan_cache_mode TO 'force_generic_plan'
+AS $function$
+-- SET search_path = pg_catalog, pg_temp SET plan_cache_mode = 'force_generic_plan'
+
+#variable_conflict use_column
+BEGIN
+    RETURN QUERY
+    SELECT s.anomaly_id, s.is_doubtful
+      FROM (
+        SELECT i.anomaly_id, i.was,
+               CASE WHEN i.kind = 'split_candidate' THEN true
+                    WHEN i.field = 'volume' THEN abs(i.observed - i.expected) > ln(200::double precision)
+                    WHEN i.field IS NOT NULL THEN abs(i.observed) > 0.01
+                    WHEN i.transform = 'log_return' AND abs(exp(i.observed) - 1) > i.max_change THEN true
+                    WHEN n.row_count < 2 THEN NULL
+                    WHEN i.transform = 'log_return'
+                    THEN abs(ln(n.first_value) - ln(i.value) + i.move) <= abs(i.move) / 2
+                         OR abs(ln(n.next_value) - ln(i.value) + i.move) <= abs(i.move) / 5
+                    ELSE abs(n.first_value - i.value + i.move) <= abs(i.move) / 2
+                         OR abs(n.next_value - i.value + i.move) <= abs(i.move) / 5
+               END AS is_doubtful
+          FROM (
+            SELECT a.anomaly_id, a.series, a.timestamp AS ts, a.value, a.observed, a.expected, a.kind, a.field,
+                   coalesce(a.deviation, a.observed) AS move, a.is_doubtful AS was, p.transform, q.max_change
+              FROM _tidemark.series_profiles(p_target, p_series) AS p
+              JOIN public.quality_profiles AS q ON q.quality_profile_id = p.quality_profile_id
+              JOIN unnest(p_series) WITH ORDINALITY AS s (series, n) ON s.n = p.n
+              JOIN public.anomalies AS a ON a.series = s.series
+             WHERE a.anomaly_id = ANY (p_ids)
+            OFFSET 0
+          ) AS i
+         CROSS JOIN LATERAL (
+                   SELECT count(*) AS row_count, (array_agg(r.value ORDER BY r.ts))[1] AS next_value,
+                          (array_agg(r.first_value ORDER BY r.ts))[1] AS first_value
+                     FROM (
+                       SELECT d."timestamp" AS ts, coalesce(d.close::double precision, d.value::double precision) AS value,
+                              CASE WHEN d.open::double precision < 1e100 AND (d.open::double precision > 1e-100 OR i.transform <> 'log_return')
+                                   THEN d.open::double precision ELSE coalesce(d.close::double precision, d.value::double precision) END AS first_value
+                         FROM public.timeseries_data AS d
+                        WHERE d.source_id = (i.series ->> 'source_id')::integer AND d."timestamp" > i.ts
+                          AND coalesce(d.close::double precision, d.value::double precision) < 1e100
+                          AND (coalesce(d.close::double precision, d.value::double precision) > 1e-100 OR (i.transform <> 'log_return' AND coalesce(d.close::double precision, d.value::double precision) > -1e100))
+                        ORDER BY d."timestamp"
+                        LIMIT 2
+                     ) AS r
+               ) AS n
+      ) AS s
+     WHERE s.is_doubtful IS DISTINCT FROM s.was;
+END
+$function$;
+
 CREATE OR REPLACE FUNCTION _tidemark.fields_timeseries_data(p_series jsonb[], p_found _tidemark.finding[], p_profile quality_profiles, p_step interval, p_lowest timestamp with time zone, p_highest timestamp with time zone)
  RETURNS _tidemark.finding[]
  LANGUAGE plpgsql

@@ -24,5 +24,5 @@ def test_generated_functions_are_those_of_the_committed_file(tx):
     made = "".join(f"{line.rstrip()}\n" for line in made.splitlines())
     if os.environ.get("TIDEMARK_WRITE"):
         FILE.write_text(made)
-    assert made.count("CREATE OR REPLACE FUNCTION") == 10
+    assert made.count("CREATE OR REPLACE FUNCTION") == 11
     assert FILE.read_text() == made

@@ -255,11 +255,8 @@ COMMENT ON FUNCTION _tidemark.link_episodes(
     _tidemark.quality_targets, _tidemark.verdict [], bigint [], timestamptz, timestamptz
 ) IS 'Puts the anomalies of a hypertable into episodes, and announces new ones.';
 
--- Says of the anomalies of periods of series, and of the last two before each, whether they may be errors, which is
--- what is_doubtful tells. A market's move stays and an error does not: a row whose move the next one takes back, by
--- half with its open or by four fifths with its value, is doubtful, and so is what may be a split or exceeds
--- max_change. What else of a bar stands out is, where it matters: from 1 % of the price on, a volume from 200 times the
--- usual on. The next row counts once there is another after it, so that it is not one that is still forming.
+-- Says of the anomalies of periods of series, and of the last two before each, whether they may be errors (is_doubtful),
+-- as doubts_… (545) finds.
 CREATE OR REPLACE FUNCTION _tidemark.decide_doubtful(
     p_hypertable regclass,
     p_series jsonb[],
@@ -278,72 +275,30 @@ AS $func$
 DECLARE
     v_target _tidemark.quality_targets;
     v_ids bigint[];
+    v_series jsonb[];
     v_doubtful boolean[];
 BEGIN
     SELECT t.* INTO STRICT v_target FROM _tidemark.quality_targets AS t WHERE t.hypertable = p_hypertable;
-    SELECT array_agg(s.anomaly_id) INTO v_ids
-      FROM (
-        SELECT DISTINCT a.anomaly_id
-          FROM unnest(p_series, p_from, p_to) AS i (series, starts_at, ends_at)
-         CROSS JOIN LATERAL (
-                   (SELECT b.anomaly_id
-                      FROM public.anomalies AS b
-                     WHERE b.table_name = v_target.label AND b.series = i.series AND b.timestamp < i.starts_at
-                     ORDER BY b.timestamp DESC
-                     LIMIT 2)
-                    UNION ALL
-                   (SELECT c.anomaly_id
-                      FROM public.anomalies AS c
-                     WHERE c.table_name = v_target.label AND c.series = i.series
-                       AND c.timestamp BETWEEN i.starts_at AND i.ends_at)
-               ) AS a
-      ) AS s;
+    SELECT array_agg(DISTINCT a.anomaly_id), array_agg(DISTINCT i.series) INTO v_ids, v_series
+      FROM unnest(p_series, p_from, p_to) AS i (series, starts_at, ends_at)
+     CROSS JOIN LATERAL (
+               (SELECT b.anomaly_id
+                  FROM public.anomalies AS b
+                 WHERE b.table_name = v_target.label AND b.series = i.series AND b.timestamp < i.starts_at
+                 ORDER BY b.timestamp DESC
+                 LIMIT 2)
+                UNION ALL
+               (SELECT c.anomaly_id
+                  FROM public.anomalies AS c
+                 WHERE c.table_name = v_target.label AND c.series = i.series
+                   AND c.timestamp BETWEEN i.starts_at AND i.ends_at)
+           ) AS a;
     IF v_ids IS NULL THEN
         RETURN;
     END IF;
-    EXECUTE _tidemark.fill_template($sql$
-        SELECT array_agg(s.anomaly_id), array_agg(s.is_doubtful)
-          FROM (
-            SELECT i.anomaly_id, i.was,
-                   CASE WHEN i.kind = 'split_candidate' THEN true
-                        WHEN i.field = 'volume' THEN abs(i.observed - i.expected) > ln(200::double precision)
-                        WHEN i.field IS NOT NULL THEN abs(i.observed) > 0.01
-                        WHEN i.transform = 'log_return' AND abs(exp(i.observed) - 1) > i.max_change THEN true
-                        WHEN n.row_count < 2 THEN NULL
-                        WHEN i.transform = 'log_return'
-                        THEN abs(ln(n.first_value) - ln(i.value) + i.move) <= abs(i.move) / 2
-                             OR abs(ln(n.next_value) - ln(i.value) + i.move) <= abs(i.move) / 5
-                        ELSE abs(n.first_value - i.value + i.move) <= abs(i.move) / 2
-                             OR abs(n.next_value - i.value + i.move) <= abs(i.move) / 5
-                   END AS is_doubtful
-              FROM (
-                SELECT a.anomaly_id, a.series, a.timestamp AS ts, a.value, a.observed, a.expected, a.kind, a.field,
-                       coalesce(a.deviation, a.observed) AS move, a.is_doubtful AS was, p.transform, q.max_change
-                  FROM _tidemark.series_profiles($2, $3) AS p
-                  JOIN public.quality_profiles AS q ON q.quality_profile_id = p.quality_profile_id
-                  JOIN unnest($3) WITH ORDINALITY AS s (series, n) ON s.n = p.n
-                  JOIN public.anomalies AS a ON a.series = s.series
-                 WHERE a.anomaly_id = ANY ($1)
-                OFFSET 0
-              ) AS i
-             CROSS JOIN LATERAL (
-                       SELECT count(*) AS row_count, (array_agg(r.value ORDER BY r.ts))[1] AS next_value,
-                              (array_agg(r.first_value ORDER BY r.ts))[1] AS first_value
-                         FROM (
-                           SELECT d.@time@ AS ts, @value@ AS value,
-                                  CASE WHEN @open@ < 1e100 AND (@open@ > 1e-100 OR i.transform <> 'log_return')
-                                       THEN @open@ ELSE @value@ END AS first_value
-                             FROM @table@ AS d
-                            WHERE @row_is_of_i@ AND d.@time@ > i.ts
-                              AND @value@ < 1e100
-                              AND (@value@ > 1e-100 OR (i.transform <> 'log_return' AND @value@ > -1e100))
-                            ORDER BY d.@time@
-                            LIMIT 2
-                         ) AS r
-                   ) AS n
-          ) AS s
-         WHERE s.is_doubtful IS DISTINCT FROM s.was$sql$, _tidemark.quality_tokens(v_target))
-       INTO v_ids, v_doubtful USING v_ids, v_target, ARRAY(SELECT DISTINCT s FROM unnest(p_series) AS s);
+    EXECUTE format('SELECT array_agg(d.anomaly_id), array_agg(d.is_doubtful) FROM _tidemark.%I($1, $2, $3) AS d',
+                   'doubts_' || v_target.stem)
+       INTO v_ids, v_doubtful USING v_target, v_ids, v_series;
     IF v_ids IS NOT NULL THEN
         BEGIN
             -- What somebody else is at stays as it is, to be decided with the next row, or by rescore().

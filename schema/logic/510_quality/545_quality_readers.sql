@@ -365,3 +365,65 @@ $fields$;
 $func$;
 COMMENT ON FUNCTION _tidemark.fields_template() IS
 'Body of fields_…: which of open, high, low and volume of bars stand out; a template.';
+
+-- doubts_…: which anomalies may be errors, where that is not what is on record. A market's move stays and an error does
+-- not: a row whose move the next one takes back, by half with its open or by four fifths with its value, is doubtful, and
+-- so is what may be a split or exceeds max_change. What else of a bar stands out is, where it matters: from 1 % of the
+-- price on, a volume from 200 times the usual on. The next row counts once there is another after it, so that it is not
+-- one that is still forming.
+CREATE OR REPLACE FUNCTION _tidemark.doubts_template()
+    RETURNS text
+    LANGUAGE sql
+    IMMUTABLE
+    PARALLEL SAFE
+    SET search_path = pg_catalog, pg_temp
+AS $func$
+    SELECT $sql$
+#variable_conflict use_column
+BEGIN
+    RETURN QUERY
+    SELECT s.anomaly_id, s.is_doubtful
+      FROM (
+        SELECT i.anomaly_id, i.was,
+               CASE WHEN i.kind = 'split_candidate' THEN true
+                    WHEN i.field = 'volume' THEN abs(i.observed - i.expected) > ln(200::double precision)
+                    WHEN i.field IS NOT NULL THEN abs(i.observed) > 0.01
+                    WHEN i.transform = 'log_return' AND abs(exp(i.observed) - 1) > i.max_change THEN true
+                    WHEN n.row_count < 2 THEN NULL
+                    WHEN i.transform = 'log_return'
+                    THEN abs(ln(n.first_value) - ln(i.value) + i.move) <= abs(i.move) / 2
+                         OR abs(ln(n.next_value) - ln(i.value) + i.move) <= abs(i.move) / 5
+                    ELSE abs(n.first_value - i.value + i.move) <= abs(i.move) / 2
+                         OR abs(n.next_value - i.value + i.move) <= abs(i.move) / 5
+               END AS is_doubtful
+          FROM (
+            SELECT a.anomaly_id, a.series, a.timestamp AS ts, a.value, a.observed, a.expected, a.kind, a.field,
+                   coalesce(a.deviation, a.observed) AS move, a.is_doubtful AS was, p.transform, q.max_change
+              FROM _tidemark.series_profiles(p_target, p_series) AS p
+              JOIN public.quality_profiles AS q ON q.quality_profile_id = p.quality_profile_id
+              JOIN unnest(p_series) WITH ORDINALITY AS s (series, n) ON s.n = p.n
+              JOIN public.anomalies AS a ON a.series = s.series
+             WHERE a.anomaly_id = ANY (p_ids)
+            OFFSET 0
+          ) AS i
+         CROSS JOIN LATERAL (
+                   SELECT count(*) AS row_count, (array_agg(r.value ORDER BY r.ts))[1] AS next_value,
+                          (array_agg(r.first_value ORDER BY r.ts))[1] AS first_value
+                     FROM (
+                       SELECT d.@time@ AS ts, @value@ AS value,
+                              CASE WHEN @open@ < 1e100 AND (@open@ > 1e-100 OR i.transform <> 'log_return')
+                                   THEN @open@ ELSE @value@ END AS first_value
+                         FROM @table@ AS d
+                        WHERE @row_is_of_i@ AND d.@time@ > i.ts
+                          AND @value@ < 1e100
+                          AND (@value@ > 1e-100 OR (i.transform <> 'log_return' AND @value@ > -1e100))
+                        ORDER BY d.@time@
+                        LIMIT 2
+                     ) AS r
+               ) AS n
+      ) AS s
+     WHERE s.is_doubtful IS DISTINCT FROM s.was;
+END
+$sql$;
+$func$;
+COMMENT ON FUNCTION _tidemark.doubts_template() IS 'Body of doubts_…: which anomalies may be errors; a template.';

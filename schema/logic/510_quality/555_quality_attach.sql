@@ -9,7 +9,8 @@ CREATE OR REPLACE FUNCTION _tidemark.quality_functions(p_stem text)
     SET search_path = pg_catalog, pg_temp
 AS $func$
     SELECT array_agg(f.name || p_stem ORDER BY f.position)
-      FROM unnest(ARRAY['score_', 'rescore_updated_', 'forget_', 'rows_', 'try_rules_', 'nights_', 'fields_', 'read_'])
+      FROM unnest(ARRAY['score_', 'rescore_updated_', 'forget_', 'rows_', 'try_rules_', 'nights_', 'fields_', 'doubts_',
+                        'read_'])
            WITH ORDINALITY AS f (name, position);
 $func$;
 COMMENT ON FUNCTION _tidemark.quality_functions(text) IS 'Names of the functions that are made for a hypertable.';
@@ -111,6 +112,10 @@ BEGIN
               ('rows_', 'p_series jsonb[], p_ts timestamptz[], p_profile public.quality_profiles, p_step interval, '
                'p_is_safe boolean', 'SETOF _tidemark.judged_row', v_pinned, _tidemark.rows_template(), '{}',
                'rows of %s that are judged'),
+              ('doubts_', 'p_target _tidemark.quality_targets, p_ids bigint[], p_series jsonb[]',
+               'TABLE (anomaly_id bigint, is_doubtful boolean)',
+               v_pinned || ' SET plan_cache_mode = ''force_generic_plan''', _tidemark.doubts_template(), '{}',
+               'anomalies of %s of which it is to be said anew whether they may be errors'),
               ('score_', '', 'trigger', v_trigger, _tidemark.insert_template(), jsonb_build_object(
                    'begin', E'\n    PERFORM set_config(''tidemark.scoring'', '''', true); -- as expect_scores set it',
                    'is_insert', 'true',
