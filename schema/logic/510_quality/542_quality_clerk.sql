@@ -255,8 +255,8 @@ COMMENT ON FUNCTION _tidemark.link_episodes(
     _tidemark.quality_targets, _tidemark.verdict [], bigint [], timestamptz, timestamptz
 ) IS 'Puts the anomalies of a hypertable into episodes, and announces new ones.';
 
--- Says of the anomalies of periods of series, and of the last two before each, whether they may be errors (is_doubtful),
--- as doubts_… (545) finds.
+-- Says of the anomalies of periods of series, and of the last two before each, whether they may be errors, as doubts_…
+-- (545) finds.
 CREATE OR REPLACE FUNCTION _tidemark.decide_doubtful(
     p_hypertable regclass,
     p_series jsonb[],

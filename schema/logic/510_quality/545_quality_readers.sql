@@ -366,11 +366,11 @@ $func$;
 COMMENT ON FUNCTION _tidemark.fields_template() IS
 'Body of fields_…: which of open, high, low and volume of bars stand out; a template.';
 
--- doubts_…: which anomalies may be errors, where that is not what is on record. A market's move stays and an error does
--- not: a row whose move the next one takes back, by half with its open or by four fifths with its value, is doubtful, and
--- so is what may be a split or exceeds max_change. What else of a bar stands out is, where it matters: from 1 % of the
--- price on, a volume from 200 times the usual on. The next row counts once there is another after it, so that it is not
--- one that is still forming.
+-- doubts_…: which anomalies may be errors (is_doubtful), where that is not what is on record. A market's move stays and
+-- an error does not: a row whose move the next one takes back, by half with its open or by four fifths with its value,
+-- is doubtful, and so is what may be a split or exceeds max_change. What else of a bar stands out is, where it matters:
+-- from 1 % of the price on, a volume from 200 times the usual on. The next row counts once there is another after it,
+-- so that it is not one that is still forming.
 CREATE OR REPLACE FUNCTION _tidemark.doubts_template()
     RETURNS text
     LANGUAGE sql
