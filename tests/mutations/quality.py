@@ -197,7 +197,7 @@ MUTATIONS = [
              rewritten("_tidemark.doubts_timeseries_data", "n.row_count < 2", "n.row_count < 1"), DOUBTFUL,
              "forms_says_nothing"),
     Mutation("quality 7", "an open that came back says nothing",
-             rewritten("_tidemark.doubts_timeseries_data", "ln(n.first_value)", "ln(n.next_value)"),
+             rewritten("_tidemark.doubts_timeseries_data", "ln(n.first_value) + c.split", "ln(n.next_value) + c.split"),
              DOUBTFUL, "must_come_back_further"),
     Mutation("quality 7", "rows that came before are not decided by the next",
              rewritten("_tidemark.decide_doubtful", "LIMIT 2)", "LIMIT 0)"), DOUBTFUL, "once_another_has_come"),

@@ -503,14 +503,14 @@ BEGIN
                     WHEN i.transform = 'log_return' AND abs(exp(i.observed) - 1) > i.max_change THEN true
                     WHEN n.row_count < 2 THEN NULL
                     WHEN i.transform = 'log_return'
-                    THEN abs(ln(n.first_value) - ln(i.value) + i.move) <= abs(i.move) / 2
-                         OR abs(ln(n.next_value) - ln(i.value) + i.move) <= abs(i.move) / 5
+                    THEN abs(ln(n.first_value) + c.split - ln(i.value) + i.move) <= abs(i.move) / 2
+                         OR abs(ln(n.next_value) + c.split - ln(i.value) + i.move) <= abs(i.move) / 5
                     ELSE abs(n.first_value - i.value + i.move) <= abs(i.move) / 2
                          OR abs(n.next_value - i.value + i.move) <= abs(i.move) / 5
                END AS is_doubtful
           FROM (
             SELECT a.anomaly_id, a.series, a.timestamp AS ts, a.value, a.observed, a.expected, a.kind, a.field,
-                   coalesce(a.deviation, a.observed) AS move, a.is_doubtful AS was, p.transform, q.max_change
+                   coalesce(a.deviation, a.observed) AS move, a.is_doubtful AS was, p.transform, p.asset_id, q.max_change
               FROM _tidemark.series_profiles(p_target, p_series) AS p
               JOIN public.quality_profiles AS q ON q.quality_profile_id = p.quality_profile_id
               JOIN unnest(p_series) WITH ORDINALITY AS s (series, n) ON s.n = p.n
@@ -519,7 +519,7 @@ BEGIN
             OFFSET 0
           ) AS i
          CROSS JOIN LATERAL (
-                   SELECT count(*) AS row_count, (array_agg(r.value ORDER BY r.ts))[1] AS next_value,
+                   SELECT count(*) AS row_count, min(r.ts) AS next_ts, (array_agg(r.value ORDER BY r.ts))[1] AS next_value,
                           (array_agg(r.first_value ORDER BY r.ts))[1] AS first_value
                      FROM (
                        SELECT d."timestamp" AS ts, coalesce(d.close::double precision, d.value::double precision) AS value,
@@ -533,6 +533,16 @@ BEGIN
                         LIMIT 2
                      ) AS r
                ) AS n
+         -- A split in between is no move, whether the row before it was right or wrong.
+         CROSS JOIN LATERAL (
+                   SELECT coalesce((SELECT max(s.jump) / 1e7
+                                      FROM unnest(ARRAY[0, i.move]) AS wrong (by)
+                                     CROSS JOIN LATERAL _tidemark.split_at(
+                                               i.asset_id, n.next_ts,
+                                               CASE WHEN i.transform = 'log_return'
+                                                    THEN ln(n.next_value) - ln(i.value) + wrong.by END
+                                           ) AS s), 0) AS split
+               ) AS c
       ) AS s
      WHERE s.is_doubtful IS DISTINCT FROM s.was;
 END

@@ -234,3 +234,11 @@ def test_the_split_of_another_asset_another_week_or_another_way_explains_nothing
     for source_id in ids:
         copy(tx, bars(source_id, split(walk(200, 6, heavy=0), 150, 2), step=DAY))
     assert [kind for source_id in ids for _, kind, _ in anomalies(tx, source_id).values()] == ["split_candidate"] * 3
+
+
+@pytest.mark.parametrize("stays", [True, False])
+def test_a_split_right_after_a_flagged_row_does_not_hide_whether_its_move_stays(tx, make, stays):
+    source_id = make("1d", (START + 121 * DAY, 2))
+    prices = [p * (1.1 if i == 120 or (stays and i > 120) else 1) for i, p in enumerate(walk(160, 1, heavy=0))]
+    copy(tx, bars(source_id, split(prices, 121, 2), step=DAY))
+    assert tx.execute("SELECT timestamp, is_doubtful FROM anomalies").fetchall() == [(START + 120 * DAY, not stays)]

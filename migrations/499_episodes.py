@@ -4,7 +4,7 @@ from yoyo import step
 
 from tidemark.migrations import state
 
-__depends__ = {"497_doubtful"}
+__depends__ = {"498_doubtful"}
 
 steps = [step(state(__file__), """
 ALTER TABLE public.quality_profiles DROP COLUMN episode_rows;

@@ -4,7 +4,7 @@ from yoyo import step
 
 from tidemark.migrations import state
 
-__depends__ = {"495_bar_fields"}
+__depends__ = {"497_known_splits"}
 
 steps = [step(state(__file__), """
 DROP INDEX public.anomalies_undecided_idx;
