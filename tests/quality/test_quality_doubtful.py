@@ -174,3 +174,14 @@ def test_nothing_is_decided_by_days_when_series_pause(tx, add):
     rows = [row if i <= AT else (row[0], row[1] + timedelta(days=3), *row[2:]) for i, row in enumerate(rows)]
     copy(tx, rows)
     assert _doubtful(tx) is True
+
+
+def test_a_first_row_that_is_found_late_is_decided_too(tx, add):
+    prices = walk(60, 3, heavy=0)
+    prices[9] *= 10
+    for i in (20, 25):
+        prices[i] *= 1.05
+    for row in bars(add("sources", interval="1m"), prices):
+        insert(tx, [row])
+    assert _doubtful(tx, 9) is True
+    assert tx.execute("SELECT count(*) FROM anomalies WHERE is_doubtful IS NULL").fetchone() == (0,)

@@ -255,8 +255,8 @@ COMMENT ON FUNCTION _tidemark.link_episodes(
     _tidemark.quality_targets, _tidemark.verdict [], bigint [], timestamptz, timestamptz
 ) IS 'Puts the anomalies of a hypertable into episodes, and announces new ones.';
 
--- Says of the anomalies of periods of series, and of the last two before each, whether they may be errors, as doubts_…
--- (545) finds.
+-- Says of the anomalies of periods of series, of the last two before each and of those nothing is said of yet whether
+-- they may be errors, as doubts_… (545) finds.
 CREATE OR REPLACE FUNCTION _tidemark.decide_doubtful(
     p_hypertable regclass,
     p_series jsonb[],
@@ -292,6 +292,11 @@ BEGIN
                   FROM public.anomalies AS c
                  WHERE c.table_name = v_target.label AND c.series = i.series
                    AND c.timestamp BETWEEN i.starts_at AND i.ends_at)
+                UNION ALL
+               -- The first rows of a series are found late.
+               (SELECT e.anomaly_id
+                  FROM public.anomalies AS e
+                 WHERE e.table_name = v_target.label AND e.series = i.series AND e.is_doubtful IS NULL)
            ) AS a;
     IF v_ids IS NULL THEN
         RETURN;
