@@ -1,9 +1,9 @@
 -- How many rows without a flag end an episode.
 
+-- No more than the baseline has: a verdict on a row is given with those on as many rows after it.
 ALTER TABLE public.quality_profiles
-ADD COLUMN episode_rows integer NOT NULL DEFAULT 20,
--- A verdict on a row is given with those on as many rows after it.
-ADD CONSTRAINT quality_profiles_episode_rows_in_range CHECK (episode_rows BETWEEN 1 AND baseline_rows);
+ADD COLUMN episode_rows integer NOT NULL DEFAULT 20
+CONSTRAINT quality_profiles_episode_rows_in_range CHECK (episode_rows BETWEEN 1 AND baseline_rows);
 COMMENT ON COLUMN public.quality_profiles.episode_rows IS
 'An anomaly at most so many rows after the one before it belongs to the same episode.';
 
