@@ -511,9 +511,9 @@ BEGIN
           FROM (
             SELECT a.anomaly_id, a.series, a.timestamp AS ts, a.value, a.observed, a.expected, a.kind, a.field,
                    coalesce(a.deviation, a.observed) AS move, a.is_doubtful AS was, p.transform, p.asset_id, q.max_change
-              FROM _tidemark.series_profiles(p_target, p_series) AS p
+              FROM unnest(p_series) AS s (series)
+             CROSS JOIN LATERAL _tidemark.series_profile(p_target, s.series) AS p
               JOIN public.quality_profiles AS q ON q.quality_profile_id = p.quality_profile_id
-              JOIN unnest(p_series) WITH ORDINALITY AS s (series, n) ON s.n = p.n
               JOIN public.anomalies AS a ON a.series = s.series
              WHERE a.anomaly_id = ANY (p_ids)
             OFFSET 0

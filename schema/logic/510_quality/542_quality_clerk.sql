@@ -154,14 +154,10 @@ DECLARE
     v_payload jsonb;
 BEGIN
     -- Anomalies of the series from the first verdict on, up to where rows were judged, with the episode each follows.
-    WITH verdicts AS MATERIALIZED (
-        SELECT array_agg(g.series) AS series, array_agg(g.starts_at) AS starts
+    WITH touched AS MATERIALIZED (
+        SELECT g.series, g.starts_at, q.episode_rows
           FROM (SELECT v.series, min(v.ts) AS starts_at FROM unnest(p_verdicts) AS v GROUP BY v.series) AS g
-    ), touched AS MATERIALIZED (
-        SELECT i.series, i.starts_at, q.episode_rows
-          FROM verdicts AS v
-         CROSS JOIN LATERAL unnest(v.series, v.starts) WITH ORDINALITY AS i (series, starts_at, n)
-          JOIN LATERAL _tidemark.series_profiles(p_target, v.series) AS p ON p.n = i.n
+         CROSS JOIN LATERAL _tidemark.series_profile(p_target, g.series) AS p
           JOIN public.quality_profiles AS q ON q.quality_profile_id = p.quality_profile_id
     ), scope AS MATERIALIZED (
         SELECT a.*, t.episode_rows,
