@@ -225,7 +225,10 @@ def stamp() -> None:
 @click.argument("name")
 @click.option("--logic", is_flag=True, help="A file of functions, triggers or views instead of one of tables.")
 def new(name: str, logic: bool) -> None:
-    """Create the next numbered file for NAME, and its migration."""
+    """Create the next numbered file for NAME, and its migration.
+
+    State is numbered to 499 and then from 5000 to 9999, logic from 500 to 999.
+    """
     for path in migrations.new(name, logic=logic):
         click.echo(os.path.relpath(path))
 

@@ -23,7 +23,7 @@ from psycopg import sql
 from tidemark import catalog, config, logic, preflight
 from tidemark.errors import Problem
 from tidemark.later import Later
-from tidemark.schema_files import FIRST_LOGIC_NUMBER, SchemaFile, is_logic, schema_files
+from tidemark.schema_files import SchemaFile, is_logic, next_number, schema_files
 from tidemark.sql_text import transaction_control
 
 if TYPE_CHECKING:
@@ -177,7 +177,8 @@ def rollback(connection: psycopg.Connection, count: int | None, say: Say = lambd
         )
         if missing:
             raise Problem(f"migrations/ has nothing to undo schema/{missing[0]} with", hint="restore the file")
-        names = {Path(name).stem: name for name in sorted(applied) if not is_logic(name)}  # own ones are the last
+        # Names of state sort as the files ran, own ones last.
+        names = {Path(name).stem: name for name in sorted(applied) if not is_logic(name)}
         order = list(names)
         undo = sorted(backend.to_rollback(migrations), key=lambda one: order.index(one.id), reverse=True)[:count]
 
@@ -251,9 +252,7 @@ def new(name: str, *, logic: bool = False) -> list[Path]:
         (folder / config.MARKER).write_text("# This directory adds to Tidemark: schema/, migrations/ and queries/.\n")
     files = schema_files()
     same = [file for file in files if file.is_logic == logic and file.is_own == bool(config.PROJECT)]
-    number = same[-1].number + 1 if same else (FIRST_LOGIC_NUMBER if logic else 100)
-    if number >= (1000 if logic else FIRST_LOGIC_NUMBER):
-        raise Problem("there is no number left for another file")
+    number = next_number(same, logic=logic)
     schema_file = (same[-1].path.parent if same else folder / "schema" / ("logic" if logic else "state")) / (
         f"{number:03d}_{slug}.sql")
     schema_file.parent.mkdir(parents=True, exist_ok=True)

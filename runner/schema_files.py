@@ -1,8 +1,11 @@
 """The numbered SQL files: state, which runs once, and logic, which is re-applied when its text changes.
 
-Their order is that of their numbers, whatever folder they lie in; folders only help a reader. A file is known by its
-name without the folder, so that moving one changes nothing. Those of the user's own project have numbers of their own,
-come after all that is shipped, and are known by a name that begins with `own/`.
+State comes before logic, each in the order of its numbers, whatever folder they lie in; folders only help a reader. A
+file is known by its name without the folder, so that moving one changes nothing. Those of the user's own project have
+numbers of their own, come after all that is shipped, and are known by a name that begins with `own/`.
+
+State has the numbers 000 to 499 and then 5000 to 9999, logic has 500 to 999. After 499 comes 5000 and not 1000, so that
+names of state files that are sorted as text, by a shell, yoyo or Python, are in the order in which the files run.
 """
 
 from __future__ import annotations
@@ -16,8 +19,9 @@ from pathlib import Path
 from tidemark import config
 from tidemark.errors import Problem
 
-FIRST_LOGIC_NUMBER = 500
-_NAME = re.compile(r"(\d{3})_[a-z][a-z0-9_]*\.sql")
+_STATE_NUMBERS = [*range(500), *range(5000, 10_000)]
+_LOGIC_NUMBERS = range(500, 1000)
+_NAME = re.compile(r"([0-9]{3}|[5-9][0-9]{3})_[a-z][a-z0-9_]*\.sql")
 
 
 @dataclass(frozen=True)
@@ -51,12 +55,21 @@ class SchemaFile:
 
 def number(name: str) -> int:
     """The number of a file by its name."""
-    return int(name.rpartition("/")[2][:3])
+    return int(name.rpartition("/")[2].partition("_")[0])
 
 
 def is_logic(name: str) -> bool:
     """Whether a file of that name holds logic."""
-    return number(name) >= FIRST_LOGIC_NUMBER
+    return number(name) in _LOGIC_NUMBERS
+
+
+def next_number(files: list[SchemaFile], *, logic: bool) -> int:
+    """The number for a file that comes after these, which are of its kind; raises Problem where none is left."""
+    last = files[-1].number if files else 99  # a project's own state begins with 100
+    for free in _LOGIC_NUMBERS if logic else _STATE_NUMBERS:
+        if free > last:
+            return free
+    raise Problem("there is no number left for another file")
 
 
 def schema_files() -> list[SchemaFile]:
@@ -75,7 +88,11 @@ def _files(directory: Path, is_own: bool) -> list[SchemaFile]:
     paths = sorted(directory.rglob("*.sql"), key=lambda path: path.name)
     for path in paths:
         if not _NAME.fullmatch(path.name):
-            raise Problem(f"schema/{path.name} is not named NNN_lower_case.sql")
+            raise Problem(
+                f"schema/{path.name} is not named NUMBER_lower_case.sql",
+                hint="state has the numbers 000 to 499 and then 5000 to 9999, logic 500 to 999",
+            )
+    paths.sort(key=lambda path: is_logic(path.name))  # within each kind names stay sorted, and so do numbers
     files = [SchemaFile(path, path.read_text(), is_own) for path in paths]
     for earlier, later in itertools.pairwise(files):
         if earlier.number == later.number:

@@ -180,10 +180,10 @@ def test_file_numbered_before_an_applied_one_is_refused_by_name(empty, checkout)
 
 
 def test_state_file_without_a_migration_is_refused_by_name(empty, checkout):
-    (checkout / "schema/state/499_orphan.sql").write_text("SELECT 1;\n")
+    (checkout / "schema/state/9999_orphan.sql").write_text("SELECT 1;\n")
     with pytest.raises(Problem) as refused:
         migrate(empty)
-    assert "499_orphan.sql" in refused.value.message
+    assert "9999_orphan.sql" in refused.value.message
 
 
 def test_changed_logic_is_applied_though_nothing_is_pending(empty, checkout):
@@ -473,6 +473,110 @@ def small(checkout):
         )
     view = "CREATE OR REPLACE VIEW public.v AS SELECT * FROM public.t1;\n"
     (checkout / "schema/logic/500_base/500_v.sql").write_text(view)
+
+
+def add_state(name: str, sql: str, undo: str, *, number: str = "") -> str:
+    """What `new` makes, filled in and with that number instead of its own; returns the name of both files."""
+    schema_file, migration_file = migrations.new(name)
+    schema_file.write_text(sql)
+    migration_file.write_text(migration_file.read_text().replace("-- how to undo it", undo))
+    assert schema_file.stem == migration_file.stem
+    if number:
+        schema_file, migration_file = [
+            path.rename(path.with_name(f"{number}_{name}{path.suffix}")) for path in (schema_file, migration_file)]
+    return schema_file.stem
+
+
+def rename_column(old: str, new: str) -> str:
+    """The next state file, which needs the one before it."""
+    change = "ALTER TABLE public.full_to RENAME COLUMN {} TO {};"
+    return add_state(new, change.format(old, new), change.format(new, old))
+
+
+@pytest.fixture
+def used_up(small, checkout) -> Path:
+    """The small files, and state that has come to 499."""
+    add_state("full_to", "CREATE EXTENSION IF NOT EXISTS timescaledb;\nCREATE TABLE public.full_to (a integer);\n",
+              "DROP TABLE public.full_to;", number="499")
+    return checkout
+
+
+def test_state_goes_on_at_5000_after_499(server, used_up):
+    """On a database that has what came before, and on a new one; before logic, and back again."""
+    with _database(server, None) as old, _database(server, None) as fresh:
+        migrate(old)
+        assert rename_column("a", "b") == "5000_b"
+        assert [file.name for file in migrate(old).pending] == ["5000_b.sql"]
+        assert rename_column("b", "c") == "5001_c"
+        (used_up / "schema/logic/500_base/500_v.sql").write_text(
+            "CREATE OR REPLACE VIEW public.v AS SELECT f.c AS a FROM public.full_to AS f;\n")
+        order = ["001_a", "002_a", "499_full_to", "5000_b", "5001_c"]
+        for database in (old, fresh):
+            migrate(database)
+            assert migrate(database).up_to_date
+            with database.connect() as connection:
+                assert [migration for _, _, migration, _ in migrations.history(connection)] == order
+        assert snapshot(old) == snapshot(fresh)
+        (used_up / "schema/state/498_late.sql").write_text("SELECT 1;\n")
+        with pytest.raises(Problem, match=r"498_late\.sql comes before files that are applied"):
+            migrate(old)
+        for database, count in ((old, 3), (fresh, None)):
+            with database.connect() as connection:
+                assert migrations.rollback(connection, count) == order[::-1][:count]
+
+
+def test_names_sort_as_files_run(used_up):
+    """State is whole before logic, and README's cat reads the same."""
+    rename_column("a", "b")
+    add_state("c", "SELECT 1;\n", "SELECT 1;", number="5010")
+    add_state("d", "SELECT 1;\n", "SELECT 1;", number="9999")
+    (used_up / "schema/logic/500_base/999_w.sql").write_text("SELECT 1;\n")
+    files = schema_files()
+    assert [file.name for file in files] == [
+        "001_a.sql", "002_a.sql", "499_full_to.sql", "5000_b.sql", "5010_c.sql", "9999_d.sql", "500_v.sql", "999_w.sql"]
+    assert [file.is_logic for file in files] == [False] * 6 + [True] * 2
+    assert [migration.id for migration in migrations._migrations()] == [file.migration_id for file in files[:6]]
+    cat = subprocess.run(["sh", "-c", "cat schema/state/*.sql schema/logic/*/*.sql"], cwd=used_up, check=True,
+                         capture_output=True, text=True)
+    assert cat.stdout == "".join(file.text for file in files)
+    for logic in (False, True):
+        with pytest.raises(Problem, match="no number left"):
+            migrations.new("more", logic=logic)
+
+
+def test_own_state_goes_on_at_5000_after_499(server, used_up, monkeypatch):
+    """A project's own numbers are its own, and its files come after all that is shipped."""
+    rename_column("a", "b")
+    monkeypatch.setattr(config, "PROJECT", used_up / "desk")
+    (logic,) = migrations.new("mine", logic=True)
+    logic.write_text("CREATE OR REPLACE VIEW public.mine AS SELECT o.d FROM public.own AS o;\n")
+    add_state("own", "CREATE TABLE public.own (c integer);", "DROP TABLE public.own;", number="499")
+    with _database(server, None) as old, _database(server, None) as fresh:
+        logic.rename(logic.with_suffix(".away"))
+        migrate(old)
+        logic.with_suffix(".away").rename(logic)
+        change = "ALTER TABLE public.own RENAME COLUMN {} TO {};"
+        assert add_state("next", change.format("c", "d"), change.format("d", "c")) == "5000_next"
+        assert [file.name for file in schema_files()] == [
+            "001_a.sql", "002_a.sql", "499_full_to.sql", "5000_b.sql", "500_v.sql",
+            "own/499_own.sql", "own/5000_next.sql", "own/500_mine.sql"]
+        assert [file.name for file in migrate(old).pending] == ["own/5000_next.sql"]
+        migrate(fresh)
+        assert snapshot(old) == snapshot(fresh)
+        with fresh.connect() as connection:
+            assert migrations.rollback(connection, None) == [
+                "5000_next", "499_own", "5000_b", "499_full_to", "002_a", "001_a"]
+
+
+@pytest.mark.parametrize("name", [
+    "99_a", "1000_a", "4999_a", "0500_a", "10000_a", "50000_a", "498", "498a", "498-a", "498_A", "5000_1",
+    "\u0664\u0669\u0668_a",  # digits of another script
+])
+def test_wrong_name_is_refused(small, checkout, name):
+    (checkout / f"schema/state/{name}.sql").write_text("SELECT 1;\n")
+    with pytest.raises(Problem, match=f"schema/{name}.sql is not named") as refused:
+        schema_files()
+    assert "5000 to 9999" in refused.value.hint
 
 
 def test_runner_killed_at_each_statement_is_completed_by_the_next(server, small):

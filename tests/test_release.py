@@ -11,6 +11,7 @@ from conftest import fill
 from tidemark import catalog, config, migrations, release
 from tidemark.errors import Problem
 from tidemark.lifecycle import refresh
+from tidemark.schema_files import schema_files
 
 RELEASES = sorted(release.FOLDER.glob("*.tar.xz"))
 HISTORY = """
@@ -91,13 +92,13 @@ def test_release_is_made_and_migrated_from(empty, monkeypatch, tmp_path, root):
     assert release.release(folder, root) == "0.1.0"
     assert {version for _, version in release.released(folder).values()} == {"0.1.0"}
     release.unpack(folder / "0.1.0.tar.xz", tmp_path / "old")
-    (root / "schema/state/499_venues.sql").write_text(
+    (root / "schema/state/9999_venues.sql").write_text(
         "CREATE TABLE public.venues (venue_id integer PRIMARY KEY);\n"
         "COMMENT ON TABLE public.venues IS 'x'; COMMENT ON COLUMN public.venues.venue_id IS 'x';\n"
         "ALTER TABLE public.assets ADD COLUMN venue_id integer REFERENCES public.venues;\n"
         "COMMENT ON COLUMN public.assets.venue_id IS 'x';\n"
     )
-    (root / "migrations/499_venues.py").write_text(
+    (root / "migrations/9999_venues.py").write_text(
         "from yoyo import step\nfrom tidemark.migrations import state\n__depends__ = {'460_trading_state'}\n"
         "steps = [step(state(__file__), 'ALTER TABLE public.assets DROP COLUMN venue_id; DROP TABLE public.venues')]\n"
     )
@@ -121,13 +122,21 @@ def test_release_is_made_once_and_never_of_what_changed(tmp_path, root):
     edited = root / "schema/state/010_enums.sql"
     original = edited.read_text()
     edited.write_text(original + "-- edited\n")
-    (root / "schema/state/499_more.sql").write_text("SELECT 1;\n")
+    (root / "schema/state/9999_more.sql").write_text("SELECT 1;\n")
     assert release.broken(folder, root) == ["schema/state/010_enums.sql of 0.1.0 was edited"]
     with pytest.raises(Problem, match="changed"):
         release.release(folder, root)
     edited.write_text(original)
     assert release.release(folder, root) == "0.2.0"
-    assert release.released(folder)["499_more.sql"][1] == "0.2.0"
+    assert release.released(folder)["9999_more.sql"][1] == "0.2.0"
     assert release.released(folder)["010_enums.sql"][1] == "0.1.0"
+    assert list(release.released(folder)) == [
+        *(file.name for file in schema_files() if not file.is_logic), "9999_more.sql"]
+    more = root / "schema/state/9999_more.sql"
+    more.write_text("SELECT 2;\n")
+    assert release.broken(folder, root) == ["schema/state/9999_more.sql of 0.2.0 was edited"]
+    more.unlink()
+    assert release.broken(folder, root) == ["schema/state/9999_more.sql of 0.2.0 is missing"]
+    more.write_text("SELECT 1;\n")
     edited.unlink()
     assert release.broken(folder, root) == ["schema/state/010_enums.sql of 0.1.0 is missing"]
