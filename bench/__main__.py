@@ -1,7 +1,7 @@
 """What Tidemark costs and what it saves: ratios within one run, on throw-away servers that write durably.
 
     python -m bench [quality] [stored] [desk] [feeds] [history] [audit] [alerts] [applications] [move] [loading]
-                    [--edition E] [--rows N] [--stored N]
+                    [coarse] [--edition E] [--rows N] [--stored N]
 
 `stored` is `quality` with many rows in the table already. Every edition that the installed binaries offer is measured.
 """
@@ -16,7 +16,7 @@ from datetime import UTC, datetime
 import psycopg
 from psycopg.conninfo import make_conninfo
 
-from bench import alerts, applications, audit, desk, feeds, history, loading, move, quality
+from bench import alerts, applications, audit, coarse, desk, feeds, history, loading, move, quality
 from tidemark.database import normalise
 from tidemark.installation import find_installation
 from tidemark.server import throwaway
@@ -25,7 +25,9 @@ from tidemark.server import throwaway
 SETTINGS = {
     "fsync": "on", "synchronous_commit": "on", "full_page_writes": "on", "shared_buffers": "1GB", "max_wal_size": "8GB",
 }
-PARTS = ("quality", "stored", "desk", "feeds", "history", "audit", "alerts", "applications", "move", "loading")
+PARTS = (
+    "quality", "stored", "desk", "feeds", "history", "audit", "alerts", "applications", "move", "loading", "coarse",
+)
 
 
 def main() -> None:
@@ -33,7 +35,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__.splitlines()[0])
     parser.add_argument("parts", nargs="*", choices=[*PARTS, []], help="what to measure; by default everything")
     parser.add_argument("--edition", choices=("apache", "community"))
-    parser.add_argument("--rows", type=int, help="a million for scoring, ten for history")
+    parser.add_argument("--rows", type=int, help="a million for scoring, ten for history, 7.5 for coarse")
     parser.add_argument("--stored", type=int, default=50_000_000, help="rows in the table before `stored` begins")
     options = parser.parse_args()
     for edition in [options.edition] if options.edition else find_installation().editions:
@@ -64,6 +66,9 @@ def _measure(part: str, url: str, options: argparse.Namespace) -> None:
         return
     if part == "loading":
         loading.run(url, options.rows or 1_000_000)
+        return
+    if part == "coarse":
+        coarse.run(url, options.rows or 7_524_000)
         return
     with psycopg.connect(url, autocommit=True) as admin:
         admin.execute(f"CREATE DATABASE bench_{part}")

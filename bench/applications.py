@@ -75,7 +75,7 @@ def _on_processor(connection: psycopg.Connection) -> float:
     return int(Path(f"/proc/{connection.info.backend_pid}/schedstat").read_text().split()[0]) / 1e9
 
 
-def _timed(connection: psycopg.Connection, work: Callable[[], object]) -> tuple[float, float]:
+def timed(connection: psycopg.Connection, work: Callable[[], object]) -> tuple[float, float]:
     """Seconds by the clock, and of the server process on a processor."""
     clock, processor = time.perf_counter(), _on_processor(connection)
     work()
@@ -124,7 +124,7 @@ def writing(connection: psycopg.Connection) -> None:
                         else:
                             for begin in range(0, len(rows), 1000):
                                 cursor.execute(many, [value for row in rows[begin:begin + 1000] for value in row])
-                taken = _timed(connection, work)
+                taken = timed(connection, work)
                 if turn:
                     found.setdefault(name, []).append(taken)
     for way, found in spent.items():
