@@ -896,7 +896,6 @@ DECLARE
         NOT IN ('backfill', 'correction', 'replay');
     v_is_safe boolean := false; -- a rule failed to evaluate: the judge is to look at each on its own
     v_rows refcursor;
-    v_dimension_id integer;
     v_row_count bigint := 0;
     v_series jsonb[];
     v_from timestamptz[];
@@ -918,7 +917,6 @@ BEGIN
     END IF;
     IF true AND current_setting('transaction_isolation') = 'read committed' THEN
 
-        v_dimension_id := _tidemark.time_dimension('public.timeseries_data');
         OPEN v_rows NO SCROLL FOR
             SELECT i.series, d."timestamp" AS ts, CASE WHEN (coalesce(d.close::double precision, d.value::double precision) < 1e100 AND coalesce(d.close::double precision, d.value::double precision) > 1e-100) THEN coalesce(d.close::double precision, d.value::double precision) END AS value,
                    d.tidemark_row_count AS row_count, m.place, m.memory, m.profile,
@@ -956,9 +954,8 @@ BEGIN
                      WHERE l.hypertable = 'public.timeseries_data'::regclass AND l.series IS NULL) AS lapses,
                    EXISTS (SELECT FROM _tidemark.memory_lapses AS l
                             WHERE l.hypertable = 'public.timeseries_data'::regclass AND l.series IS NOT NULL) AS has_own_lapses,
-                   (SELECT (count(*) << 32) + coalesce(max(s.id), 0) FROM _timescaledb_catalog.dimension_slice AS s
-                     WHERE s.dimension_id = v_dimension_id) AS chunks,
-                   v_dimension_id AS dimension_id, CASE WHEN (d.open < 1e100 AND d.open > 1e-100 AND d.high < 1e100 AND d.high > 1e-100 AND d.low < 1e100 AND d.low > 1e-100 AND d.close < 1e100 AND d.close > 1e-100) THEN greatest(abs(ln(d.high::double precision / greatest(d.open, d.close))), abs(ln(least(d.open, d.close)::double precision / d.low))) ELSE 0 END AS wick, CASE WHEN (d.open < 1e100 AND d.open > 1e-100 AND d.high < 1e100 AND d.high > 1e-100 AND d.low < 1e100 AND d.low > 1e-100 AND d.close < 1e100 AND d.close > 1e-100) THEN ln(d.open::double precision / d.close) ELSE 0 END AS body, CASE WHEN d.volume::double precision >= 0 AND d.volume::double precision < 1e300 THEN d.volume::double precision ELSE -1 END AS volume
+                   (SELECT _tidemark.chunks_of('public.timeseries_data'::regclass)) AS chunks,
+                   CASE WHEN (d.open < 1e100 AND d.open > 1e-100 AND d.high < 1e100 AND d.high > 1e-100 AND d.low < 1e100 AND d.low > 1e-100 AND d.close < 1e100 AND d.close > 1e-100) THEN greatest(abs(ln(d.high::double precision / greatest(d.open, d.close))), abs(ln(least(d.open, d.close)::double precision / d.low))) ELSE 0 END AS wick, CASE WHEN (d.open < 1e100 AND d.open > 1e-100 AND d.high < 1e100 AND d.high > 1e-100 AND d.low < 1e100 AND d.low > 1e-100 AND d.close < 1e100 AND d.close > 1e-100) THEN ln(d.open::double precision / d.close) ELSE 0 END AS body, CASE WHEN d.volume::double precision >= 0 AND d.volume::double precision < 1e300 THEN d.volume::double precision ELSE -1 END AS volume
               FROM (SELECT d.*, count(*) OVER (PARTITION BY d.source_id) AS tidemark_row_count
                       FROM new_rows AS d
                      WHERE (SELECT count(*) <= 5000 FROM (SELECT FROM new_rows LIMIT 5001) AS c)) AS d
@@ -1127,7 +1124,6 @@ DECLARE
         NOT IN ('backfill', 'correction', 'replay');
     v_is_safe boolean := false; -- a rule failed to evaluate: the judge is to look at each on its own
     v_rows refcursor;
-    v_dimension_id integer;
     v_row_count bigint := 0;
     v_series jsonb[];
     v_from timestamptz[];
@@ -1150,7 +1146,6 @@ BEGIN
     END IF;
     IF true AND current_setting('transaction_isolation') = 'read committed' THEN
 
-        v_dimension_id := _tidemark.time_dimension('public.timeseries_data');
         OPEN v_rows NO SCROLL FOR
             SELECT i.series, d."timestamp" AS ts, CASE WHEN (coalesce(d.close::double precision, d.value::double precision) < 1e100 AND coalesce(d.close::double precision, d.value::double precision) > 1e-100) THEN coalesce(d.close::double precision, d.value::double precision) END AS value,
                    d.tidemark_row_count AS row_count, m.place, m.memory, m.profile,
@@ -1190,9 +1185,8 @@ BEGIN
                      WHERE l.hypertable = 'public.timeseries_data'::regclass AND l.series IS NULL) AS lapses,
                    EXISTS (SELECT FROM _tidemark.memory_lapses AS l
                             WHERE l.hypertable = 'public.timeseries_data'::regclass AND l.series IS NOT NULL) AS has_own_lapses,
-                   (SELECT (count(*) << 32) + coalesce(max(s.id), 0) FROM _timescaledb_catalog.dimension_slice AS s
-                     WHERE s.dimension_id = v_dimension_id) AS chunks,
-                   v_dimension_id AS dimension_id, CASE WHEN (d.open < 1e100 AND d.open > 1e-100 AND d.high < 1e100 AND d.high > 1e-100 AND d.low < 1e100 AND d.low > 1e-100 AND d.close < 1e100 AND d.close > 1e-100) THEN greatest(abs(ln(d.high::double precision / greatest(d.open, d.close))), abs(ln(least(d.open, d.close)::double precision / d.low))) ELSE 0 END AS wick, CASE WHEN (d.open < 1e100 AND d.open > 1e-100 AND d.high < 1e100 AND d.high > 1e-100 AND d.low < 1e100 AND d.low > 1e-100 AND d.close < 1e100 AND d.close > 1e-100) THEN ln(d.open::double precision / d.close) ELSE 0 END AS body, CASE WHEN d.volume::double precision >= 0 AND d.volume::double precision < 1e300 THEN d.volume::double precision ELSE -1 END AS volume
+                   (SELECT _tidemark.chunks_of('public.timeseries_data'::regclass)) AS chunks,
+                   CASE WHEN (d.open < 1e100 AND d.open > 1e-100 AND d.high < 1e100 AND d.high > 1e-100 AND d.low < 1e100 AND d.low > 1e-100 AND d.close < 1e100 AND d.close > 1e-100) THEN greatest(abs(ln(d.high::double precision / greatest(d.open, d.close))), abs(ln(least(d.open, d.close)::double precision / d.low))) ELSE 0 END AS wick, CASE WHEN (d.open < 1e100 AND d.open > 1e-100 AND d.high < 1e100 AND d.high > 1e-100 AND d.low < 1e100 AND d.low > 1e-100 AND d.close < 1e100 AND d.close > 1e-100) THEN ln(d.open::double precision / d.close) ELSE 0 END AS body, CASE WHEN d.volume::double precision >= 0 AND d.volume::double precision < 1e300 THEN d.volume::double precision ELSE -1 END AS volume
               FROM (SELECT d.*, count(*) OVER (PARTITION BY d.source_id) AS tidemark_row_count
                       FROM new_rows AS d
                      WHERE (SELECT count(*) <= 5000 FROM (SELECT FROM new_rows LIMIT 5001) AS c)) AS d

@@ -112,12 +112,16 @@ BEGIN
     -- A transaction that sees an older state of the rows than others may not touch what they changed since.
     IF current_setting('transaction_isolation') = 'read committed' THEN
         v_held := ARRAY(SELECT h FROM _tidemark.hold_memories(p_hypertable, p_series) AS h);
+        WITH changed AS MATERIALIZED ( -- as in remember()
+            SELECT s.series, max(s.ends_at) AS newest_at, _tidemark.lapses_of(p_hypertable, s.series) AS lapses
+              FROM unnest(p_series, p_to) AS s (series, ends_at)
+             GROUP BY s.series
+        )
         UPDATE _tidemark.series_memory AS m
            SET newest = NULL,
                newest_at = CASE WHEN m.lapses = i.lapses THEN greatest(m.newest_at, i.newest_at) ELSE i.newest_at END,
                lapses = i.lapses
-          FROM (SELECT s.series, max(s.ends_at) AS newest_at, _tidemark.lapses_of(p_hypertable, s.series) AS lapses
-                  FROM unnest(p_series, p_to) AS s (series, ends_at) GROUP BY s.series) AS i
+          FROM changed AS i
          WHERE m.hypertable = p_hypertable
            AND m.series = i.series
            AND i.series = ANY (v_held);
@@ -132,25 +136,40 @@ REVOKE ALL ON FUNCTION _tidemark.forget_series(regclass, jsonb [], timestamptz [
 COMMENT ON FUNCTION _tidemark.forget_series(regclass, jsonb [], timestamptz []) IS
 'Makes what is remembered of series void.';
 
--- TimescaleDB's number for the time of a hypertable, which is another one in a database that was built otherwise.
-CREATE OR REPLACE FUNCTION _tidemark.time_dimension(p_hypertable regclass)
-    RETURNS integer
+-- The chunks that a hypertable has, as one number: how many, and the highest number of one.
+CREATE OR REPLACE FUNCTION _tidemark.chunks_of(p_hypertable regclass)
+    RETURNS bigint
     LANGUAGE plpgsql
     STABLE
     SET search_path = pg_catalog, pg_temp
 AS $func$
 BEGIN
-    RETURN (
-        SELECT d.id
-          FROM pg_catalog.pg_class AS r
-          JOIN pg_catalog.pg_namespace AS n ON n.oid = r.relnamespace
-          JOIN _timescaledb_catalog.hypertable AS h ON h.schema_name = n.nspname AND h.table_name = r.relname
-          JOIN _timescaledb_catalog.dimension AS d ON d.hypertable_id = h.id AND d.interval_length IS NOT NULL
-         WHERE r.oid = p_hypertable
+    RETURN (SELECT (count(*) << 32) + coalesce(max(i.inhrelid::bigint), 0)
+              FROM pg_catalog.pg_inherits AS i WHERE i.inhparent = p_hypertable);
+END
+$func$;
+COMMENT ON FUNCTION _tidemark.chunks_of(regclass) IS
+'Number of chunks of a hypertable, times 2^32, and the highest number of one: see has_chunks.';
+
+-- Of what chunks_of() told once: whether all of those chunks are still there.
+CREATE OR REPLACE FUNCTION _tidemark.has_chunks(
+    p_hypertable regclass,
+    p_chunks bigint
+)
+    RETURNS boolean
+    LANGUAGE plpgsql
+    STABLE
+    SET search_path = pg_catalog, pg_temp
+AS $func$
+BEGIN
+    RETURN p_chunks >> 32 = (
+        SELECT count(*) FROM pg_catalog.pg_inherits AS i
+         WHERE i.inhparent = p_hypertable AND i.inhrelid::bigint <= p_chunks & 4294967295
     );
 END
 $func$;
-COMMENT ON FUNCTION _tidemark.time_dimension(regclass) IS 'TimescaleDB''s number for the time of a hypertable.';
+COMMENT ON FUNCTION _tidemark.has_chunks(regclass, bigint) IS
+'Whether all chunks that there were, of which series_memory.chunks tells, are still there.';
 
 -- Builds the memories of series from their rows up to p_ts, the times of their newest rows. What somebody else holds,
 -- has rows after that time or does not show the one at it, or is judged by another transform than the change of
@@ -176,14 +195,11 @@ DECLARE
     v_read record;
     v_begin record; -- of the series that begin here
     v_shift bigint[];
-    v_chunks bigint;
+    v_chunks CONSTANT bigint := _tidemark.chunks_of(p_hypertable);
     v_some jsonb[];
     v_built jsonb[] := '{}';
 BEGIN
     SELECT t.* INTO STRICT v_target FROM _tidemark.quality_targets AS t WHERE t.hypertable = p_hypertable;
-    SELECT (count(*) << 32) + coalesce(max(s.id), 0) INTO STRICT v_chunks
-      FROM _timescaledb_catalog.dimension_slice AS s
-     WHERE s.dimension_id = _tidemark.time_dimension(p_hypertable);
     v_held := ARRAY(SELECT h FROM _tidemark.hold_memories(p_hypertable, p_series) AS h);
     PERFORM set_config('tidemark.split_lapsed', '', true); -- see lapse_split()
     -- Lapses are counted before the rows are read: one that comes in between is one too many, and none is missed.
@@ -212,7 +228,91 @@ BEGIN
                    v_group.step, _tidemark.split_shifts(v_group.assets, v_read.first_island, v_read.first_ts,
                                                         v_read.first_value, NULL, v_read.lowest, v_read.highest)
                ) AS b;
-        WITH built AS (
+        -- Materialized, because a planner that thinks of few memories would do it once for each of them.
+        WITH fresh AS MATERIALIZED (
+            SELECT w.island, max(w.ts) AS newest_at,
+                   array_agg(w.value ORDER BY w.ts DESC) FILTER (WHERE w.age <= 4) AS recent,
+                   array_agg(w.shift ORDER BY w.ts DESC) FILTER (WHERE w.age <= 4) AS shifts,
+                   max(w.previous) FILTER (WHERE w.age = 1) AS previous,
+                   array_agg(w.volume ORDER BY w.ts DESC) FILTER (WHERE w.age <= 2) AS volumes,
+                   bool_or(w.is_first) FILTER (WHERE w.age = 1) AS is_first,
+                   coalesce(array_agg(w.base::integer ORDER BY w.ts) FILTER (WHERE w.age > 1), '{}') AS changes,
+                   coalesce(array_agg(w.is_kept ORDER BY w.ts) FILTER (WHERE w.age > 1), '{}') AS is_kept,
+                   max(w.base_sum) FILTER (WHERE w.age = 1) AS base_sum,
+                   max(w.base_squares) FILTER (WHERE w.age = 1) AS base_squares,
+                   max(w.base_count) FILTER (WHERE w.age = 1) AS base_count,
+                   sum(w.base) FILTER (WHERE w.is_kept AND w.age > 1)::bigint AS kept_sum,
+                   sum(w.base * w.base) FILTER (WHERE w.is_kept AND w.age > 1)::bigint AS kept_squares,
+                   count(*) FILTER (WHERE w.is_kept AND w.age > 1) AS kept_count,
+                   sum(w.base) FILTER (WHERE w.is_kept AND w.age BETWEEN 2 AND 21)::bigint AS sum_20,
+                   sum(w.base * w.base) FILTER (WHERE w.is_kept AND w.age BETWEEN 2 AND 21)::bigint AS squares_20,
+                   count(*) FILTER (WHERE w.is_kept AND w.age BETWEEN 2 AND 21) AS count_20
+              FROM (
+                SELECT s.*,
+                       CASE
+                           WHEN s.base IS NULL THEN false
+                           WHEN s.base_count < v_profile.min_samples THEN true
+                           ELSE abs(s.base::double precision - s.base_sum::double precision / nullif(s.base_count, 0))
+                                <= 4 * greatest(
+                                    sqrt(greatest(s.base_squares - s.base_sum::double precision * s.base_sum
+                                                                   / nullif(s.base_count, 0), 0)
+                                         / nullif(s.base_count - 1, 0)),
+                                    1e7 * greatest(v_profile.scale_floor,
+                                                   coalesce(v_profile.tick_size, 0) / s.previous)
+                                )
+                       END AS is_kept
+                  FROM (
+                    SELECT b.*,
+                           _tidemark.moving_sum(b.base) OVER n_rows AS base_sum,
+                           _tidemark.moving_sum(b.base * b.base) OVER n_rows AS base_squares,
+                           count(b.base) OVER n_rows AS base_count
+                      FROM (
+                        SELECT f.*,
+                               CASE WHEN f.is_first THEN NULL
+                                    WHEN f.ts <= v_begin.block_end[f.island]
+                                         AND abs(f.change::double precision - v_begin.middle[f.island])
+                                             > 4 * greatest(v_begin.reach[f.island],
+                                                            1e7 * greatest(v_profile.scale_floor,
+                                                                           coalesce(v_profile.tick_size, 0) / f.previous))
+                                    THEN NULL
+                                    ELSE f.change END AS base
+                          FROM (
+                            SELECT c.island, c.ts, c.value, c.shift, c.volume, c.previous, c.age,
+                                   CASE WHEN c.level - c.level_1 > 90000000 THEN 90000000
+                                        WHEN c.level - c.level_1 < -90000000 THEN -90000000
+                                        ELSE c.level - c.level_1 END AS change,
+                                   CASE WHEN _tidemark.has_sessions(v_profile, v_group.step)
+                                             AND c.ts - c.previous_at > v_group.step
+                                        THEN _tidemark.opens_between(v_profile.market, c.previous_at, c.ts)
+                                        ELSE false END AS is_first
+                              FROM (
+                                SELECT v.*, lag(v.level) OVER by_time AS level_1,
+                                       _tidemark.in_shares_of(lag(v.value) OVER by_time,
+                                                              lag(v.shift) OVER by_time - v.shift) AS previous,
+                                       lag(v.ts) OVER by_time AS previous_at
+                                  FROM (
+                                    SELECT r.island, r.ts, r.value, coalesce(r.shift, 0) AS shift, r.volume,
+                                           (ln(r.value) * 1e7)::bigint + coalesce(r.shift, 0) AS level,
+                                           row_number() OVER (PARTITION BY r.island ORDER BY r.ts DESC) AS age
+                                      FROM unnest(v_read.island, v_read.ts, v_read.value, v_read.is_usable,
+                                                  v_read.volume, v_shift)
+                                           AS r (island, ts, value, is_usable, volume, shift)
+                                     WHERE r.is_usable
+                                  ) AS v
+                                WINDOW by_time AS (PARTITION BY v.island ORDER BY v.ts)
+                              ) AS c
+                            OFFSET 0
+                          ) AS f
+                      ) AS b
+                    WINDOW n_rows AS (
+                        PARTITION BY b.island ORDER BY b.ts ROWS BETWEEN v_profile.baseline_rows PRECEDING
+                        AND 1 PRECEDING
+                    )
+                  ) AS s
+              ) AS w
+             WHERE w.age <= v_profile.baseline_rows + 1
+             GROUP BY w.island
+        ), built AS (
             UPDATE _tidemark.series_memory AS m
                SET newest_at = b.newest_at,
                    newest = b.recent[1],
@@ -250,90 +350,7 @@ BEGIN
                                              v_profile, v_group.step),
                    chunks = v_chunks,
                    lapses = v_group.lapses[b.island]
-              FROM (
-                SELECT w.island, max(w.ts) AS newest_at,
-                       array_agg(w.value ORDER BY w.ts DESC) FILTER (WHERE w.age <= 4) AS recent,
-                       array_agg(w.shift ORDER BY w.ts DESC) FILTER (WHERE w.age <= 4) AS shifts,
-                       max(w.previous) FILTER (WHERE w.age = 1) AS previous,
-                       array_agg(w.volume ORDER BY w.ts DESC) FILTER (WHERE w.age <= 2) AS volumes,
-                       bool_or(w.is_first) FILTER (WHERE w.age = 1) AS is_first,
-                       coalesce(array_agg(w.base::integer ORDER BY w.ts) FILTER (WHERE w.age > 1), '{}') AS changes,
-                       coalesce(array_agg(w.is_kept ORDER BY w.ts) FILTER (WHERE w.age > 1), '{}') AS is_kept,
-                       max(w.base_sum) FILTER (WHERE w.age = 1) AS base_sum,
-                       max(w.base_squares) FILTER (WHERE w.age = 1) AS base_squares,
-                       max(w.base_count) FILTER (WHERE w.age = 1) AS base_count,
-                       sum(w.base) FILTER (WHERE w.is_kept AND w.age > 1)::bigint AS kept_sum,
-                       sum(w.base * w.base) FILTER (WHERE w.is_kept AND w.age > 1)::bigint AS kept_squares,
-                       count(*) FILTER (WHERE w.is_kept AND w.age > 1) AS kept_count,
-                       sum(w.base) FILTER (WHERE w.is_kept AND w.age BETWEEN 2 AND 21)::bigint AS sum_20,
-                       sum(w.base * w.base) FILTER (WHERE w.is_kept AND w.age BETWEEN 2 AND 21)::bigint AS squares_20,
-                       count(*) FILTER (WHERE w.is_kept AND w.age BETWEEN 2 AND 21) AS count_20
-                  FROM (
-                    SELECT s.*,
-                           CASE
-                               WHEN s.base IS NULL THEN false
-                               WHEN s.base_count < v_profile.min_samples THEN true
-                               ELSE abs(s.base::double precision - s.base_sum::double precision / nullif(s.base_count, 0))
-                                    <= 4 * greatest(
-                                        sqrt(greatest(s.base_squares - s.base_sum::double precision * s.base_sum
-                                                                       / nullif(s.base_count, 0), 0)
-                                             / nullif(s.base_count - 1, 0)),
-                                        1e7 * greatest(v_profile.scale_floor,
-                                                       coalesce(v_profile.tick_size, 0) / s.previous)
-                                    )
-                           END AS is_kept
-                      FROM (
-                        SELECT b.*,
-                               _tidemark.moving_sum(b.base) OVER n_rows AS base_sum,
-                               _tidemark.moving_sum(b.base * b.base) OVER n_rows AS base_squares,
-                               count(b.base) OVER n_rows AS base_count
-                          FROM (
-                            SELECT f.*,
-                                   CASE WHEN f.is_first THEN NULL
-                                        WHEN f.ts <= v_begin.block_end[f.island]
-                                             AND abs(f.change::double precision - v_begin.middle[f.island])
-                                                 > 4 * greatest(v_begin.reach[f.island],
-                                                                1e7 * greatest(v_profile.scale_floor,
-                                                                               coalesce(v_profile.tick_size, 0) / f.previous))
-                                        THEN NULL
-                                        ELSE f.change END AS base
-                              FROM (
-                                SELECT c.island, c.ts, c.value, c.shift, c.volume, c.previous, c.age,
-                                       CASE WHEN c.level - c.level_1 > 90000000 THEN 90000000
-                                            WHEN c.level - c.level_1 < -90000000 THEN -90000000
-                                            ELSE c.level - c.level_1 END AS change,
-                                       CASE WHEN _tidemark.has_sessions(v_profile, v_group.step)
-                                                 AND c.ts - c.previous_at > v_group.step
-                                            THEN _tidemark.opens_between(v_profile.market, c.previous_at, c.ts)
-                                            ELSE false END AS is_first
-                                  FROM (
-                                    SELECT v.*, lag(v.level) OVER by_time AS level_1,
-                                           _tidemark.in_shares_of(lag(v.value) OVER by_time,
-                                                                  lag(v.shift) OVER by_time - v.shift) AS previous,
-                                           lag(v.ts) OVER by_time AS previous_at
-                                      FROM (
-                                        SELECT r.island, r.ts, r.value, coalesce(r.shift, 0) AS shift, r.volume,
-                                               (ln(r.value) * 1e7)::bigint + coalesce(r.shift, 0) AS level,
-                                               row_number() OVER (PARTITION BY r.island ORDER BY r.ts DESC) AS age
-                                          FROM unnest(v_read.island, v_read.ts, v_read.value, v_read.is_usable,
-                                                      v_read.volume, v_shift)
-                                               AS r (island, ts, value, is_usable, volume, shift)
-                                         WHERE r.is_usable
-                                      ) AS v
-                                    WINDOW by_time AS (PARTITION BY v.island ORDER BY v.ts)
-                                  ) AS c
-                                OFFSET 0
-                              ) AS f
-                          ) AS b
-                        WINDOW n_rows AS (
-                            PARTITION BY b.island ORDER BY b.ts ROWS BETWEEN v_profile.baseline_rows PRECEDING
-                            AND 1 PRECEDING
-                        )
-                      ) AS s
-                  ) AS w
-                 WHERE w.age <= v_profile.baseline_rows + 1
-                 GROUP BY w.island
-              ) AS b
+              FROM fresh AS b
              WHERE m.hypertable = p_hypertable
                AND m.series = v_group.series[b.island]
                AND b.newest_at = v_group.newest_ts[b.island]
@@ -366,26 +383,6 @@ $func$;
 COMMENT ON FUNCTION _tidemark.remember(regclass, jsonb [], timestamptz [], boolean) IS
 'Builds the memories of series from their rows; returns the series of which something is remembered.';
 
--- Of a number of chunks and the highest number of one: whether all of them are still there.
-CREATE OR REPLACE FUNCTION _tidemark.has_chunks(
-    p_dimension_id integer,
-    p_chunks bigint
-)
-    RETURNS boolean
-    LANGUAGE plpgsql
-    STABLE
-    SET search_path = pg_catalog, pg_temp
-AS $func$
-BEGIN
-    RETURN p_chunks >> 32 = (
-        SELECT count(*) FROM _timescaledb_catalog.dimension_slice AS s
-         WHERE s.dimension_id = p_dimension_id AND s.id <= p_chunks & 4294967295
-    );
-END
-$func$;
-COMMENT ON FUNCTION _tidemark.has_chunks(integer, bigint) IS
-'Whether all chunks that there were, of which series_memory.chunks tells, are still there.';
-
 -- Notes bars that look like an anomaly while they form, and when they close.
 CREATE OR REPLACE FUNCTION _tidemark.wait_for_close(
     p_hypertable regclass,
@@ -414,7 +411,7 @@ COMMENT ON FUNCTION _tidemark.wait_for_close(regclass, jsonb [], timestamptz [],
 --
 --     series, ts, value (NULL where it is no reference for others), row_count (how many rows of the series there are),
 --     is_suspect (whether something else is wrong with the row), place, memory and profile (of the series, locked; NULL
---     where there is none), lapses, has_own_lapses, chunks and dimension_id (of the hypertable).
+--     where there is none), lapses, has_own_lapses and chunks (of the hypertable).
 --
 -- What comes back are the number of rows and those of them that are to be looked at: because they are suspect, or the
 -- detector may flag them, or they may be a jump, or nothing certain is known. Of the latter a memory is built where
@@ -483,7 +480,7 @@ BEGIN
            OR (r.has_own_lapses AND m.lapses <> _tidemark.lapses_of(p_hypertable, r.series))
            -- Somebody else's lapse in the meantime must not make up for one of this transaction.
            OR (v_has_lapsed AND m.lapses <> _tidemark.lapses_of(p_hypertable, r.series))
-           OR (m.chunks <> r.chunks AND NOT _tidemark.has_chunks(r.dimension_id, m.chunks))
+           OR (m.chunks <> r.chunks AND NOT _tidemark.has_chunks(p_hypertable, m.chunks))
            OR r.ts >= m.split_from -- a split may explain the change
            -- Where a series begins, its first rows are judged together, and the baselines with them: see beginnings().
            OR (m.kept_count <= (r.profile).min_samples AND m.row_count + 1 >= (r.profile).min_samples

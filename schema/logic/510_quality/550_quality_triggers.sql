@@ -312,7 +312,6 @@ DECLARE
         NOT IN ('backfill', 'correction', 'replay');
     v_is_safe boolean := false; -- a rule failed to evaluate: the judge is to look at each on its own
     v_rows refcursor;
-    v_dimension_id integer;
     v_row_count bigint := 0;
     v_series jsonb[];
     v_from timestamptz[];
@@ -334,7 +333,6 @@ BEGIN@begin@
     END IF;
     IF @is_remembered@ AND current_setting('transaction_isolation') = 'read committed' THEN
         @try@
-        v_dimension_id := _tidemark.time_dimension(@table_literal@);
         OPEN v_rows NO SCROLL FOR
             SELECT i.series, d.@time@ AS ts, CASE WHEN @valid_price@ THEN @value@ END AS value,
                    d.tidemark_row_count AS row_count, m.place, m.memory, m.profile,
@@ -345,9 +343,8 @@ BEGIN@begin@
                      WHERE l.hypertable = @table_literal@::regclass AND l.series IS NULL) AS lapses,
                    EXISTS (SELECT FROM _tidemark.memory_lapses AS l
                             WHERE l.hypertable = @table_literal@::regclass AND l.series IS NOT NULL) AS has_own_lapses,
-                   (SELECT (count(*) << 32) + coalesce(max(s.id), 0) FROM _timescaledb_catalog.dimension_slice AS s
-                     WHERE s.dimension_id = v_dimension_id) AS chunks,
-                   v_dimension_id AS dimension_id, @wick@ AS wick, @body@ AS body, @known_volume@ AS volume
+                   (SELECT _tidemark.chunks_of(@table_literal@::regclass)) AS chunks,
+                   @wick@ AS wick, @body@ AS body, @known_volume@ AS volume
               FROM (SELECT d.*, count(*) OVER (PARTITION BY @keys_of_d@) AS tidemark_row_count
                       FROM new_rows AS d
                      WHERE (SELECT count(*) <= 5000 FROM (SELECT FROM new_rows LIMIT 5001) AS c)) AS d
