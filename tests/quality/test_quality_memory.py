@@ -297,8 +297,9 @@ def test_rows_of_many_series_are_read_once_to_remember_them(tx):
     copy(tx, [row for s in sources for row in bars(s, [100 + 0.01 * (i % 7) for i in range(stored)])])
     plans = []
     tx.add_notice_handler(lambda notice: plans.append(notice.message_primary))
-    tx.execute("LOAD 'auto_explain'; SET LOCAL auto_explain.log_min_duration = 0; SET LOCAL auto_explain.log_analyze = on;"
-               "SET LOCAL auto_explain.log_nested_statements = on; SET LOCAL client_min_messages = log")
+    tx.execute("LOAD 'auto_explain'; SET LOCAL auto_explain.log_min_duration = 0")
+    tx.execute("SET LOCAL auto_explain.log_analyze = on; SET LOCAL auto_explain.log_nested_statements = on")
+    tx.execute("SET LOCAL client_min_messages = log")
     insert(tx, [bars(s, [100.0], at=START + stored * MINUTE)[0] for s in sources])
     tx.execute("SET LOCAL auto_explain.log_min_duration = -1; SET LOCAL client_min_messages = notice")
     (plan,) = [p for p in plans if "Update on series_memory" in p and "WindowAgg" in p]
