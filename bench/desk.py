@@ -82,15 +82,16 @@ def by_turns(desks: dict[str, Desk], k: int, rows: int, first: int, price: Calla
              forming: datetime | None = None) -> dict[str, tuple[float, float]]:
     """Clock and processor seconds a row; each desk gets the same statements with the bars of k series.
 
-    The bars are those of minute `first` and after it, or all of them versions of the one that starts at `forming`.
+    The bars are those of minute `first` and after it, or all of them versions of the one that starts at `forming`. Each
+    series gets as many: one that missed minutes would jump, and what is measured then is the judging of jumps.
     """
-    turn = itertools.cycle(range(1, SERIES + 1))
-    count, noise = -(-rows // k), random.Random(k)
-    for n in range(-2, count):
-        if n == 0:  # plans are made, and what is remembered is there
+    turn, noise = itertools.cycle(range(1, SERIES + 1)), random.Random(k)
+    warm_up, count = SERIES // k, -(-rows // SERIES) * SERIES // k
+    for n in range(warm_up + count):
+        if n == warm_up:  # plans are made, what is remembered is there, and so are the bars that form
             for desk in desks.values():
                 desk.wall = desk.processor = 0.0
-        minute = first if forming else first + (n + 2) * k // SERIES
+        minute = first if forming else first + n * k // SERIES
         batch = [
             (s, forming or desks["attached"].start + minute * MINUTE,
              *[price(s, minute) * (1 + (noise.gauss(0, 0.0001) if forming else 0))] * 4, 1000.0 + n)
@@ -129,7 +130,7 @@ def run(url: str, rows: int = 3_000) -> None:
         place = STORED + 2
         for k in (1, 10, 100, 500):
             spent = by_turns(desks, k, rows if k > 1 else rows // 4, place, price)
-            place += (rows + 2 * k) // SERIES + 1
+            place += 1 + -(-(rows if k > 1 else rows // 4) // SERIES)  # the minutes of by_turns
             _line(f"new bars, k = {k}", {n: s for n, s in spent.items() if n != "sessions"}, "detached",
                   {1: 0.6, 10: 0.4, 100: 0.25, 500: 0.2}[k])
             slower = spent["sessions"][1] / spent["attached"][1]
