@@ -915,6 +915,9 @@ BEGIN
                  OR EXISTS (SELECT FROM new_rows AS d WHERE d.source_id = (i.series ->> 'source_id')::integer AND d."timestamp" > i.ts))
          HAVING count(*) > 0;
     END IF;
+    IF NOT EXISTS (SELECT FROM new_rows) THEN -- as of an upsert that found all its rows there
+        RETURN NULL;
+    END IF;
     IF true AND current_setting('transaction_isolation') = 'read committed' THEN
 
         OPEN v_rows NO SCROLL FOR
@@ -1143,6 +1146,9 @@ BEGIN
             AND ((v_is_live AND i.closes_at <= v_now)
                  OR EXISTS (SELECT FROM new_rows AS d WHERE d.source_id = (i.series ->> 'source_id')::integer AND d."timestamp" > i.ts))
          HAVING count(*) > 0;
+    END IF;
+    IF NOT EXISTS (SELECT FROM new_rows) THEN -- as of an upsert that found all its rows there
+        RETURN NULL;
     END IF;
     IF true AND current_setting('transaction_isolation') = 'read committed' THEN
 

@@ -331,6 +331,9 @@ BEGIN@begin@
                  OR EXISTS (SELECT FROM new_rows AS d WHERE @row_is_of_i@ AND d.@time@ > i.ts))
          HAVING count(*) > 0;
     END IF;
+    IF NOT EXISTS (SELECT FROM new_rows) THEN -- as of an upsert that found all its rows there
+        RETURN NULL;
+    END IF;
     IF @is_remembered@ AND current_setting('transaction_isolation') = 'read committed' THEN
         @try@
         OPEN v_rows NO SCROLL FOR
