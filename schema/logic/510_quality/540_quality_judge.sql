@@ -175,7 +175,9 @@ BEGIN
                           FILTER (WHERE q.penalty = 'timeliness' OR q.rule_id = ANY (v_arrival_rules)
                                      OR (q.penalty = 'consistency' AND a.is_error)) AS kept
                      FROM public.quality_issues AS q
-                    WHERE q.table_name = p_target.label AND q.series = f.series AND q.ts = f.ts
+                    WHERE q.table_name = p_target.label
+                      -- By series and time, however little is known of a fresh table: as in record_verdicts().
+                      AND (q.series, q.ts) >= (f.series, f.ts) AND (q.series, q.ts) <= (f.series, f.ts)
                ) AS q
          CROSS JOIN LATERAL (
                    SELECT coalesce(q.kept, '{}')

@@ -27,14 +27,24 @@ DECLARE
     );
     v_new bigint[];
 BEGIN
+    -- Looked up for each verdict, however little is known of a fresh table. Not as two equalities: one that was empty when
+    -- this was planned is looked up by time alone, and many series have a row at the same time.
     DELETE FROM public.quality_issues AS q
-     USING unnest(p_verdicts) AS v
-     WHERE q.table_name = p_target.label
-       AND q.series = v.series
-       AND q.ts = v.ts
-       AND NOT EXISTS (
-           SELECT FROM unnest(v.penalties) AS u WHERE u.penalty = q.penalty AND u.rule_id IS NOT DISTINCT FROM q.rule_id
-       );
+     WHERE q.issue_id = ANY (ARRAY(
+               SELECT o.issue_id
+                 FROM unnest(p_verdicts) AS v
+                CROSS JOIN LATERAL (
+                          SELECT u.issue_id, u.penalty, u.rule_id
+                            FROM public.quality_issues AS u
+                           WHERE u.table_name = p_target.label
+                             AND (u.series, u.ts) >= (v.series, v.ts) AND (u.series, u.ts) <= (v.series, v.ts)
+                          OFFSET 0
+                      ) AS o
+                WHERE NOT EXISTS (
+                          SELECT FROM unnest(v.penalties) AS u
+                           WHERE u.penalty = o.penalty AND u.rule_id IS NOT DISTINCT FROM o.rule_id
+                      )
+           ));
     INSERT INTO public.quality_issues AS q (table_name, series, ts, penalty, points, rule_id, detail)
     SELECT p_target.label, v.series, v.ts, u.penalty, u.points, u.rule_id, u.detail
       FROM unnest(p_verdicts) AS v
@@ -179,14 +189,19 @@ BEGIN
                    OFFSET 0
                ) AS a
     ), headed AS MATERIALIZED (
-        SELECT a.*, a.previous_at IS NULL OR c.is_apart AS is_head
+        SELECT a.*,
+               -- Looked up, not joined: write_verdicts() allows no hash join, and both are as many as anomalies.
+               a.previous_at IS NULL OR a.n IN (
+                   SELECT c.n
+                     FROM _tidemark.are_apart(
+                              p_target,
+                              ARRAY(SELECT s.series FROM scope AS s), ARRAY(SELECT s.previous_at FROM scope AS s),
+                              ARRAY(SELECT s.timestamp FROM scope AS s), ARRAY(SELECT s.episode_rows FROM scope AS s),
+                              p_lowest, p_highest
+                          ) AS c
+                    WHERE c.is_apart
+               ) AS is_head
           FROM (SELECT s.*, row_number() OVER () AS n FROM scope AS s) AS a
-          LEFT JOIN _tidemark.are_apart(
-                   p_target,
-                   ARRAY(SELECT s.series FROM scope AS s), ARRAY(SELECT s.previous_at FROM scope AS s),
-                   ARRAY(SELECT s.timestamp FROM scope AS s), ARRAY(SELECT s.episode_rows FROM scope AS s),
-                   p_lowest, p_highest
-               ) AS c ON c.n = a.n
     ), numbered AS (
         SELECT h.*, count(*) FILTER (WHERE h.is_head) OVER (PARTITION BY h.series ORDER BY h.timestamp) AS episode
           FROM headed AS h

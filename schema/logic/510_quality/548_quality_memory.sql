@@ -360,14 +360,20 @@ BEGIN
         v_built := v_built || coalesce(v_some, '{}');
     END LOOP;
 
-    -- Many lapses of a series become one of the same weight.
-    WITH many AS (
+    -- Many lapses of a series become one of the same weight. Counted once, not for each lapse: many feeds leave many.
+    WITH counted AS MATERIALIZED (
+        SELECT o.series
+          FROM _tidemark.memory_lapses AS o
+         WHERE o.hypertable = p_hypertable
+           AND (o.series IS NULL OR o.series IN (SELECT h FROM unnest(v_held) AS h))
+         GROUP BY o.series
+        HAVING count(*) > 16
+    ), many AS (
         SELECT l.ctid AS place
           FROM _tidemark.memory_lapses AS l
          WHERE l.hypertable = p_hypertable
-           AND (l.series = ANY (v_held) OR l.series IS NULL)
-           AND (SELECT count(*) FROM _tidemark.memory_lapses AS o
-                 WHERE o.hypertable = p_hypertable AND o.series IS NOT DISTINCT FROM l.series) > 16
+           AND (l.series IN (SELECT c.series FROM counted AS c)
+                OR (l.series IS NULL AND EXISTS (SELECT FROM counted AS c WHERE c.series IS NULL)))
            FOR UPDATE SKIP LOCKED
     ), gone AS (
         DELETE FROM _tidemark.memory_lapses AS l

@@ -29,8 +29,17 @@ CREATE OR REPLACE FUNCTION _tidemark.forget_rows(
     SET search_path = pg_catalog, pg_temp
 AS $func$
     DELETE FROM public.quality_issues AS q
-     USING unnest(p_series, p_ts) AS g (series, ts)
-     WHERE q.table_name = p_label AND q.series = g.series AND q.ts = g.ts;
+     WHERE q.issue_id = ANY (ARRAY( -- as in record_verdicts()
+               SELECT o.issue_id
+                 FROM unnest(p_series, p_ts) AS g (series, ts)
+                CROSS JOIN LATERAL (
+                          SELECT u.issue_id
+                            FROM public.quality_issues AS u
+                           WHERE u.table_name = p_label
+                             AND (u.series, u.ts) >= (g.series, g.ts) AND (u.series, u.ts) <= (g.series, g.ts)
+                          OFFSET 0
+                      ) AS o
+           ));
 
     UPDATE public.anomalies AS a
        SET episode_id = n.new_episode_id
@@ -328,7 +337,11 @@ BEGIN@begin@
            FROM _tidemark.waiting_bars AS i
           WHERE i.hypertable = @table_literal@::regclass
             AND ((v_is_live AND i.closes_at <= v_now)
-                 OR EXISTS (SELECT FROM new_rows AS d WHERE @row_is_of_i@ AND d.@time@ > i.ts))
+                 -- The newest of each series by its text: not all rows again for each bar that waits.
+                 OR i.ts < ((SELECT jsonb_object_agg(n.series, n.newest_at)
+                               FROM (SELECT @series@::text AS series, max(d.@time@) AS newest_at
+                                       FROM new_rows AS d
+                                      GROUP BY @keys_of_d@) AS n) ->> i.series::text)::timestamptz)
          HAVING count(*) > 0;
     END IF;
     IF NOT EXISTS (SELECT FROM new_rows) THEN -- as of an upsert that found all its rows there

@@ -501,6 +501,7 @@ CREATE OR REPLACE FUNCTION _tidemark.audit_statement()
     SET extra_float_digits = 1
     SET bytea_output = 'hex'
     SET jit = off
+    SET enable_hashjoin = on -- pairs, also of a statement whose function plans without: write_verdicts()
 AS $func$
 DECLARE
     -- A whole row is named by an alias that no column has.
