@@ -912,7 +912,11 @@ BEGIN
            FROM _tidemark.waiting_bars AS i
           WHERE i.hypertable = 'public.timeseries_data'::regclass
             AND ((v_is_live AND i.closes_at <= v_now)
-                 OR EXISTS (SELECT FROM new_rows AS d WHERE d.source_id = (i.series ->> 'source_id')::integer AND d."timestamp" > i.ts))
+                 -- The newest of each series by its text: not all rows again for each bar that waits.
+                 OR i.ts < ((SELECT jsonb_object_agg(n.series, n.newest_at)
+                               FROM (SELECT jsonb_build_object('source_id', d.source_id)::text AS series, max(d."timestamp") AS newest_at
+                                       FROM new_rows AS d
+                                      GROUP BY d.source_id) AS n) ->> i.series::text)::timestamptz)
          HAVING count(*) > 0;
     END IF;
     IF NOT EXISTS (SELECT FROM new_rows) THEN -- as of an upsert that found all its rows there
@@ -1144,7 +1148,11 @@ BEGIN
            FROM _tidemark.waiting_bars AS i
           WHERE i.hypertable = 'public.timeseries_data'::regclass
             AND ((v_is_live AND i.closes_at <= v_now)
-                 OR EXISTS (SELECT FROM new_rows AS d WHERE d.source_id = (i.series ->> 'source_id')::integer AND d."timestamp" > i.ts))
+                 -- The newest of each series by its text: not all rows again for each bar that waits.
+                 OR i.ts < ((SELECT jsonb_object_agg(n.series, n.newest_at)
+                               FROM (SELECT jsonb_build_object('source_id', d.source_id)::text AS series, max(d."timestamp") AS newest_at
+                                       FROM new_rows AS d
+                                      GROUP BY d.source_id) AS n) ->> i.series::text)::timestamptz)
          HAVING count(*) > 0;
     END IF;
     IF NOT EXISTS (SELECT FROM new_rows) THEN -- as of an upsert that found all its rows there
