@@ -1015,8 +1015,10 @@ BEGIN
 
     -- Rows that moved to another key took nothing with them.
     SELECT array_agg(jsonb_build_object('source_id', o.source_id)), array_agg(o."timestamp") INTO v_left, v_left_ts
-      FROM old_rows AS o
-     WHERE NOT EXISTS (SELECT FROM new_rows AS n WHERE n.source_id = o.source_id AND n."timestamp" = o."timestamp");
+      -- No join: one that was planned for a single row would pair all of a large statement.
+      FROM (SELECT d.source_id, d."timestamp" FROM old_rows AS d
+            EXCEPT
+            SELECT d.source_id, d."timestamp" FROM new_rows AS d) AS o;
     IF v_left IS NOT NULL THEN
         PERFORM _tidemark.forget_series('public.timeseries_data'::regclass, v_left, v_left_ts);
         PERFORM _tidemark.forget_rows('timeseries_data', v_left, v_left_ts);

@@ -111,3 +111,14 @@ def test_waiting_bars_are_looked_up_among_new_rows(tx, sources):
     assert max(map(looked_at, found)) <= (20 * COUNT, "~")
     waiting = tx.execute("SELECT (series ->> 'source_id')::integer FROM _tidemark.waiting_bars ORDER BY 1").fetchall()
     assert [s for (s,) in waiting] == sorted(set(sources) - set(closed))
+
+
+def test_updated_rows_are_compared_in_one_pass(tx, sources):
+    """Also where the session's first UPDATE was of one row, and the plan made for that."""
+    update = "UPDATE timeseries_data SET volume = 5 WHERE timestamp < %s AND source_id = ANY (%s)"
+    end = START + 5 * MINUTE
+    tx.execute(update, [START + MINUTE / 2, sources[:1]])
+    with explained(tx) as plans:
+        tx.execute(update, [end, sources])
+    (plan,) = [p for p in plans if "FROM old_rows AS d" in p or "FROM old_rows AS o" in p]
+    assert looked_at(plan) <= (5 * COUNT * 2, "~")

@@ -486,8 +486,10 @@ AS $func$
     SELECT _tidemark.trigger_text($sql$
     -- Rows that moved to another key took nothing with them.
     SELECT array_agg(@series_of_old@), array_agg(o.@time@) INTO v_left, v_left_ts
-      FROM old_rows AS o
-     WHERE NOT EXISTS (SELECT FROM new_rows AS n WHERE @same_key@ AND n.@time@ = o.@time@);
+      -- No join: one that was planned for a single row would pair all of a large statement.
+      FROM (SELECT @keys_of_d@, d.@time@ FROM old_rows AS d
+            EXCEPT
+            SELECT @keys_of_d@, d.@time@ FROM new_rows AS d) AS o;
     IF v_left IS NOT NULL THEN
         PERFORM _tidemark.forget_series(@table_literal@::regclass, v_left, v_left_ts);
         PERFORM _tidemark.forget_rows(@label@, v_left, v_left_ts);
