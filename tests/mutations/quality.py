@@ -106,7 +106,7 @@ MUTATIONS = [
     Mutation("quality 3", "changes over night are judged like others", rewritten(LOGS, "THEN p_profile.market END",
              "THEN NULL END"), SESSIONS, "among_their_like"),
     Mutation("quality 3", "every anomaly is an episode",
-             rewritten(LINKER, "OR c.is_apart AS is_head", "OR true AS is_head"), REVIEW,
+             rewritten(LINKER, "WHERE c.is_apart\n", "WHERE true\n"), REVIEW,
              "one_episode"),
     Mutation("quality 3", "nobody is notified", rewritten(LINKER, "_tidemark.notify('tidemark_anomaly', v_payload)",
              "v_payload"), REVIEW, "one_notification"),

@@ -31,8 +31,9 @@ def explained(tx):
         plans.append(notice.message_primary)
 
     tx.add_notice_handler(handler)
-    tx.execute("LOAD 'auto_explain'; SET LOCAL auto_explain.log_min_duration = 0; SET LOCAL auto_explain.log_analyze = on;"
-               "SET LOCAL auto_explain.log_nested_statements = on; SET LOCAL client_min_messages = log")
+    tx.execute("LOAD 'auto_explain'; SET LOCAL auto_explain.log_min_duration = 0")
+    tx.execute("SET LOCAL auto_explain.log_analyze = on; SET LOCAL auto_explain.log_nested_statements = on")
+    tx.execute("SET LOCAL client_min_messages = log")
     yield plans
     tx.execute("SET LOCAL auto_explain.log_min_duration = -1; SET LOCAL client_min_messages = notice")
     tx.remove_notice_handler(handler)
@@ -42,7 +43,7 @@ def looked_at(plan):
     """How many rows the node of a plan that looked at most of them looked at, with those that it passed over."""
     most, loops = (0, ""), 1
     for line in plan.splitlines():
-        if node := re.search(r"rows=(\d+) loops=(\d+)\)", line):
+        if node := re.search(r"rows=(\d+)(?:\.\d+)? loops=(\d+)\)", line):
             loops, name = int(node[2]), line.strip()
             most = max(most, (int(node[1]) * loops, name))
         elif passed := re.search(r"Rows Removed by (?:Join )?Filter: (\d+)", line):
@@ -84,7 +85,7 @@ def test_lapses_are_counted_once(tx, sources):
 
 
 def test_anomalies_are_linked_and_recorded_in_one_pass(tx, sources):
-    """Many in one statement: each with the rows between it and the one before, and with its old version for the record."""
+    """Each with the rows between it and the one before, and with its old version for the record."""
     rows = [row for s in sources for row in bars(
         s, [(120 if i % 40 == 39 else 100) + 0.01 * (i % 7) for i in range(480)], at=START + 60 * MINUTE)]
     with explained(tx) as plans:

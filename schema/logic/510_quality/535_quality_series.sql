@@ -373,8 +373,7 @@ BEGIN
            string_agg(format('%L, k%s', k.name, k.position), ', ' ORDER BY k.position) AS object,
            string_agg(format('%L, d.%I', k.name, k.name), ', ' ORDER BY k.position) AS object_of_row,
            string_agg(format('%L, o.%I', k.name, k.name), ', ' ORDER BY k.position) AS object_of_old,
-           string_agg(format('%L, OLD.%I', k.name, k.name), ', ' ORDER BY k.position) AS object_of_deleted,
-           string_agg(format('n.%1$I = o.%1$I', k.name), ' AND ' ORDER BY k.position) AS same
+           string_agg(format('%L, OLD.%I', k.name, k.name), ', ' ORDER BY k.position) AS object_of_deleted
       INTO v_keys
       FROM unnest(p_target.series_columns) WITH ORDINALITY AS k (name, position);
     RETURN jsonb_build_object(
@@ -400,7 +399,6 @@ BEGIN
         'series_of_deleted', format('jsonb_build_object(%s)', v_keys.object_of_deleted),
         'is_remembered', (_tidemark.replica_constraint(p_target.hypertable) IS NOT NULL)::text,
         'keys_of_d', v_keys.of_d,
-        'same_key', v_keys.same,
         -- All columns, also those added later, unless some may not be written to.
         'columns', coalesce(v_columns.writable, 'n.*'),
         'into_columns', '(' || v_columns.writable || ')',

@@ -160,12 +160,14 @@ BEGIN
                           (b.severity, b.kind, b.z_score, b.observed, b.expected, b.deviation, b.scale, b.samples,
                            b.field, b.detector_version) AS figures
                      FROM public.anomalies AS b
-                    WHERE b.table_name = p_target.label AND b.series = f.series AND b.timestamp = f.ts
+                    WHERE b.table_name = p_target.label
+                      AND (b.series, b.timestamp) >= (f.series, f.ts) AND (b.series, b.timestamp) <= (f.series, f.ts)
                       AND b.value IS NOT DISTINCT FROM CASE b.field WHEN 'open' THEN d.first_value
                               WHEN 'high' THEN d.highest WHEN 'low' THEN d.lowest WHEN 'volume' THEN d.volume
                               ELSE d.value END
                       AND d.is_anomaly
-                   OFFSET 0 -- look up, do not join: fresh tables have no statistics
+                   -- Look up, by series and time, and do not join: fresh tables have no statistics.
+                   OFFSET 0
                ) AS a ON true
          CROSS JOIN LATERAL (
                    SELECT array_agg(ROW(q.penalty, q.points, q.rule_id, q.detail)::_tidemark.penalty
@@ -176,7 +178,6 @@ BEGIN
                                      OR (q.penalty = 'consistency' AND a.is_error)) AS kept
                      FROM public.quality_issues AS q
                     WHERE q.table_name = p_target.label
-                      -- By series and time, however little is known of a fresh table: as in record_verdicts().
                       AND (q.series, q.ts) >= (f.series, f.ts) AND (q.series, q.ts) <= (f.series, f.ts)
                ) AS q
          CROSS JOIN LATERAL (

@@ -27,8 +27,8 @@ DECLARE
     );
     v_new bigint[];
 BEGIN
-    -- Looked up for each verdict, however little is known of a fresh table. Not as two equalities: one that was empty when
-    -- this was planned is looked up by time alone, and many series have a row at the same time.
+    -- Looked up for each verdict, here and below, however little is known of a fresh table. Not as two equalities: one that
+    -- was empty when this was planned is looked up by time alone, and many series have a row at the same time.
     DELETE FROM public.quality_issues AS q
      WHERE q.issue_id = ANY (ARRAY(
                SELECT o.issue_id
@@ -57,16 +57,14 @@ BEGIN
     DELETE FROM public.anomalies AS a
      USING unnest(p_verdicts) AS v
      WHERE a.table_name = p_target.label
-       AND a.series = v.series
-       AND a.timestamp = v.ts
+       AND (a.series, a.timestamp) >= (v.series, v.ts) AND (a.series, a.timestamp) <= (v.series, v.ts)
        AND NOT v.is_anomaly;
     -- What an earlier definition found is judged by this one now, and keeps its identity and its review.
     UPDATE public.anomalies AS a
        SET detector_version = _tidemark.detector_version()
       FROM unnest(p_verdicts) AS v
      WHERE a.table_name = p_target.label
-       AND a.series = v.series
-       AND a.timestamp = v.ts
+       AND (a.series, a.timestamp) >= (v.series, v.ts) AND (a.series, a.timestamp) <= (v.series, v.ts)
        AND a.detector_version <> _tidemark.detector_version();
     WITH stored AS (
         INSERT INTO public.anomalies AS a (
@@ -177,15 +175,17 @@ BEGIN
           LEFT JOIN LATERAL (
                    SELECT e.timestamp, e.episode_id
                      FROM public.anomalies AS e
-                    WHERE e.table_name = p_target.label AND e.series = t.series AND e.timestamp < t.starts_at
+                    WHERE e.table_name = p_target.label AND e.series = t.series
+                      AND (e.series, e.timestamp) < (t.series, t.starts_at)
                     ORDER BY e.timestamp DESC
                     LIMIT 1
                ) AS b ON true
          CROSS JOIN LATERAL (
                    SELECT e.anomaly_id, e.series, e.timestamp, e.episode_id
                      FROM public.anomalies AS e
-                    WHERE e.table_name = p_target.label AND e.series = t.series
-                      AND e.timestamp >= t.starts_at AND e.timestamp <= p_highest
+                    WHERE e.table_name = p_target.label
+                      AND (e.series, e.timestamp) >= (t.series, t.starts_at)
+                      AND (e.series, e.timestamp) <= (t.series, p_highest)
                    OFFSET 0
                ) AS a
     ), headed AS MATERIALIZED (
@@ -218,11 +218,13 @@ BEGIN
          CROSS JOIN LATERAL (
                    SELECT a.anomaly_id, a.episode_id AS was
                      FROM public.anomalies AS a
-                    WHERE a.table_name = p_target.label AND a.series = l.series AND a.timestamp > p_highest
+                    WHERE a.table_name = p_target.label AND a.series = l.series
+                      AND (a.series, a.timestamp) > (l.series, p_highest)
                       AND a.timestamp < coalesce((
                               SELECT h.timestamp
                                 FROM public.anomalies AS h
-                               WHERE h.table_name = p_target.label AND h.series = l.series AND h.timestamp > p_highest
+                               WHERE h.table_name = p_target.label AND h.series = l.series
+                                 AND (h.series, h.timestamp) > (l.series, p_highest)
                                  AND h.episode_id = h.anomaly_id
                                ORDER BY h.timestamp
                                LIMIT 1
@@ -295,14 +297,16 @@ BEGIN
      CROSS JOIN LATERAL (
                (SELECT b.anomaly_id
                   FROM public.anomalies AS b
-                 WHERE b.table_name = v_target.label AND b.series = i.series AND b.timestamp < i.starts_at
+                 WHERE b.table_name = v_target.label AND b.series = i.series
+                   AND (b.series, b.timestamp) < (i.series, i.starts_at)
                  ORDER BY b.timestamp DESC
                  LIMIT 2)
                 UNION ALL
                (SELECT c.anomaly_id
                   FROM public.anomalies AS c
-                 WHERE c.table_name = v_target.label AND c.series = i.series
-                   AND c.timestamp BETWEEN i.starts_at AND i.ends_at)
+                 WHERE c.table_name = v_target.label
+                   AND (c.series, c.timestamp) >= (i.series, i.starts_at)
+                   AND (c.series, c.timestamp) <= (i.series, i.ends_at))
                 UNION ALL
                -- The first rows of a series are found late.
                (SELECT e.anomaly_id

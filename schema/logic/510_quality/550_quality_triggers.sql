@@ -44,7 +44,8 @@ AS $func$
     UPDATE public.anomalies AS a
        SET episode_id = n.new_episode_id
       FROM unnest(p_series, p_ts) AS g (series, ts)
-      JOIN public.anomalies AS h ON h.table_name = p_label AND h.series = g.series AND h.timestamp = g.ts
+      JOIN public.anomalies AS h
+        ON h.table_name = p_label AND (h.series, h.timestamp) >= (g.series, g.ts) AND (h.series, h.timestamp) <= (g.series, g.ts)
      CROSS JOIN LATERAL (
                SELECT m.anomaly_id AS new_episode_id
                  FROM public.anomalies AS m
@@ -58,7 +59,8 @@ AS $func$
 
     DELETE FROM public.anomalies AS a
      USING unnest(p_series, p_ts) AS g (series, ts)
-     WHERE a.table_name = p_label AND a.series = g.series AND a.timestamp = g.ts;
+     WHERE a.table_name = p_label
+       AND (a.series, a.timestamp) >= (g.series, g.ts) AND (a.series, a.timestamp) <= (g.series, g.ts);
 $func$;
 COMMENT ON FUNCTION _tidemark.forget_rows(text, jsonb[], timestamptz[]) IS
 'Removes the penalties and anomalies of rows that are gone.';
