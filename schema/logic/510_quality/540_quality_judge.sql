@@ -160,7 +160,7 @@ BEGIN
                           (b.severity, b.kind, b.z_score, b.observed, b.expected, b.deviation, b.scale, b.samples,
                            b.field, b.detector_version) AS figures
                      FROM public.anomalies AS b
-                    WHERE b.table_name = p_target.label
+                    WHERE b.table_name = p_target.label AND b.series = f.series
                       AND (b.series, b.timestamp) >= (f.series, f.ts) AND (b.series, b.timestamp) <= (f.series, f.ts)
                       AND b.value IS NOT DISTINCT FROM CASE b.field WHEN 'open' THEN d.first_value
                               WHEN 'high' THEN d.highest WHEN 'low' THEN d.lowest WHEN 'volume' THEN d.volume
@@ -177,7 +177,7 @@ BEGIN
                           FILTER (WHERE q.penalty = 'timeliness' OR q.rule_id = ANY (v_arrival_rules)
                                      OR (q.penalty = 'consistency' AND a.is_error)) AS kept
                      FROM public.quality_issues AS q
-                    WHERE q.table_name = p_target.label
+                    WHERE q.table_name = p_target.label AND q.series = f.series
                       AND (q.series, q.ts) >= (f.series, f.ts) AND (q.series, q.ts) <= (f.series, f.ts)
                ) AS q
          CROSS JOIN LATERAL (

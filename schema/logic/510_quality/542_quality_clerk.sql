@@ -36,7 +36,7 @@ BEGIN
                 CROSS JOIN LATERAL (
                           SELECT u.issue_id, u.penalty, u.rule_id
                             FROM public.quality_issues AS u
-                           WHERE u.table_name = p_target.label
+                           WHERE u.table_name = p_target.label AND u.series = v.series
                              AND (u.series, u.ts) >= (v.series, v.ts) AND (u.series, u.ts) <= (v.series, v.ts)
                           OFFSET 0
                       ) AS o
@@ -56,14 +56,14 @@ BEGIN
 
     DELETE FROM public.anomalies AS a
      USING unnest(p_verdicts) AS v
-     WHERE a.table_name = p_target.label
+     WHERE a.table_name = p_target.label AND a.series = v.series
        AND (a.series, a.timestamp) >= (v.series, v.ts) AND (a.series, a.timestamp) <= (v.series, v.ts)
        AND NOT v.is_anomaly;
     -- What an earlier definition found is judged by this one now, and keeps its identity and its review.
     UPDATE public.anomalies AS a
        SET detector_version = _tidemark.detector_version()
       FROM unnest(p_verdicts) AS v
-     WHERE a.table_name = p_target.label
+     WHERE a.table_name = p_target.label AND a.series = v.series
        AND (a.series, a.timestamp) >= (v.series, v.ts) AND (a.series, a.timestamp) <= (v.series, v.ts)
        AND a.detector_version <> _tidemark.detector_version();
     WITH stored AS (
@@ -183,7 +183,7 @@ BEGIN
          CROSS JOIN LATERAL (
                    SELECT e.anomaly_id, e.series, e.timestamp, e.episode_id
                      FROM public.anomalies AS e
-                    WHERE e.table_name = p_target.label
+                    WHERE e.table_name = p_target.label AND e.series = t.series
                       AND (e.series, e.timestamp) >= (t.series, t.starts_at)
                       AND (e.series, e.timestamp) <= (t.series, p_highest)
                    OFFSET 0
@@ -304,7 +304,7 @@ BEGIN
                 UNION ALL
                (SELECT c.anomaly_id
                   FROM public.anomalies AS c
-                 WHERE c.table_name = v_target.label
+                 WHERE c.table_name = v_target.label AND c.series = i.series
                    AND (c.series, c.timestamp) >= (i.series, i.starts_at)
                    AND (c.series, c.timestamp) <= (i.series, i.ends_at))
                 UNION ALL

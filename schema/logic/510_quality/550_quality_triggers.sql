@@ -29,23 +29,14 @@ CREATE OR REPLACE FUNCTION _tidemark.forget_rows(
     SET search_path = pg_catalog, pg_temp
 AS $func$
     DELETE FROM public.quality_issues AS q
-     WHERE q.issue_id = ANY (ARRAY( -- as in record_verdicts()
-               SELECT o.issue_id
-                 FROM unnest(p_series, p_ts) AS g (series, ts)
-                CROSS JOIN LATERAL (
-                          SELECT u.issue_id
-                            FROM public.quality_issues AS u
-                           WHERE u.table_name = p_label
-                             AND (u.series, u.ts) >= (g.series, g.ts) AND (u.series, u.ts) <= (g.series, g.ts)
-                          OFFSET 0
-                      ) AS o
-           ));
+     USING unnest(p_series, p_ts) AS g (series, ts)
+     WHERE q.table_name = p_label AND q.series = g.series
+       AND (q.series, q.ts) >= (g.series, g.ts) AND (q.series, q.ts) <= (g.series, g.ts); -- as in record_verdicts()
 
     UPDATE public.anomalies AS a
        SET episode_id = n.new_episode_id
       FROM unnest(p_series, p_ts) AS g (series, ts)
-      JOIN public.anomalies AS h
-        ON h.table_name = p_label AND (h.series, h.timestamp) >= (g.series, g.ts) AND (h.series, h.timestamp) <= (g.series, g.ts)
+      JOIN public.anomalies AS h ON h.table_name = p_label AND h.series = g.series AND h.timestamp = g.ts
      CROSS JOIN LATERAL (
                SELECT m.anomaly_id AS new_episode_id
                  FROM public.anomalies AS m
@@ -59,8 +50,7 @@ AS $func$
 
     DELETE FROM public.anomalies AS a
      USING unnest(p_series, p_ts) AS g (series, ts)
-     WHERE a.table_name = p_label
-       AND (a.series, a.timestamp) >= (g.series, g.ts) AND (a.series, a.timestamp) <= (g.series, g.ts);
+     WHERE a.table_name = p_label AND a.series = g.series AND a.timestamp = g.ts;
 $func$;
 COMMENT ON FUNCTION _tidemark.forget_rows(text, jsonb[], timestamptz[]) IS
 'Removes the penalties and anomalies of rows that are gone.';
