@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import random
-import re
 import threading
 import time
 from datetime import timedelta
@@ -285,23 +284,3 @@ def test_transaction_that_sees_an_older_state_is_not_refused(db):
         insert(connection, [next_row(rows, 2)])
         rescored = connection.execute("SELECT rescore('timeseries_data', NULL, %s)", [next_row(rows, 2)[1]]).fetchone()
         assert rescored == (0,)
-
-
-def test_rows_of_many_series_are_read_once_to_remember_them(tx):
-    """Whatever the planner believes of an empty table of memories: after a load the first statement of a feed is not
-    to work out all series again for each of them."""
-    count, stored = 120, 40
-    sources = [r[0] for r in tx.execute(
-        "INSERT INTO sources (name, data_type, interval) SELECT 'many ' || i, 'ohlcv', '1m'"
-        "  FROM generate_series(1, %s) AS i RETURNING source_id", [count]).fetchall()]
-    copy(tx, [row for s in sources for row in bars(s, [100 + 0.01 * (i % 7) for i in range(stored)])])
-    plans = []
-    tx.add_notice_handler(lambda notice: plans.append(notice.message_primary))
-    tx.execute("LOAD 'auto_explain'; SET LOCAL auto_explain.log_min_duration = 0")
-    tx.execute("SET LOCAL auto_explain.log_analyze = on; SET LOCAL auto_explain.log_nested_statements = on")
-    tx.execute("SET LOCAL client_min_messages = log")
-    insert(tx, [bars(s, [100.0], at=START + stored * MINUTE)[0] for s in sources])
-    tx.execute("SET LOCAL auto_explain.log_min_duration = -1; SET LOCAL client_min_messages = notice")
-    (plan,) = [p for p in plans if "Update on series_memory" in p and "WindowAgg" in p]
-    assert max(int(n) for n in re.findall(r"WindowAgg .* loops=(\d+)\)", plan)) == 1
-    assert tx.execute("SELECT count(*) FROM _tidemark.series_memory WHERE newest IS NOT NULL").fetchone()[0] >= count

@@ -51,6 +51,15 @@ def looked_at(plan):
     return most
 
 
+def test_rows_of_many_series_are_read_once_to_remember_them(tx, sources):
+    """After a load the first statement of a feed is not to work out all series again for each of them."""
+    with explained(tx) as plans:
+        insert(tx, [bars(s, [100.0], at=START + STORED * MINUTE)[0] for s in sources])
+    (plan,) = [p for p in plans if "Update on series_memory" in p and "WindowAgg" in p]
+    assert max(int(n) for n in re.findall(r"WindowAgg .* loops=(\d+)\)", plan)) == 1
+    assert tx.execute("SELECT count(*) FROM _tidemark.series_memory WHERE newest IS NOT NULL").fetchone()[0] >= COUNT
+
+
 def test_penalties_are_looked_up_by_series(tx, sources):
     """Many series have a row at the same time: where all of them break a rule, to look at all penalties of that time
     for each of them is to look at their square."""
